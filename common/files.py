@@ -1,0 +1,68 @@
+"""Write aside, then rename: an output is whole or it is not there."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from common.errors import AdvtagError
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; rename it to `path` if the block succeeds, delete it if not.
+
+    Raises:
+        AdvtagError: the folder cannot be written, or the disk is full.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}.aside")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield aside
+        with aside.open("rb") as written:
+            os.fsync(written.fileno())
+        aside.replace(path)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    finally:
+        aside.unlink(missing_ok=True) if path.parent.is_dir() else None
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`; it replaces `path` if the block succeeds, else it is deleted.
+
+    An earlier `path` stays untouched until the new one is complete.
+
+    Raises:
+        AdvtagError: the folder cannot be written, or the disk is full.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".aside", dir=path.parent))
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    try:
+        yield aside
+        aside.chmod(0o755)
+        if path.exists():
+            old = aside.with_suffix(".old")
+            path.rename(old)
+            aside.rename(path)
+            shutil.rmtree(old)
+        else:
+            aside.rename(path)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def cannot_write(path: Path, error: OSError) -> AdvtagError:
+    """Say which output could not be written and why."""
+    return AdvtagError(
+        f"cannot write {path}: {error.strerror or error}; nothing was left there. "
+        "Choose another output folder (key `output`) or free some space."
+    )

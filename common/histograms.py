@@ -1,0 +1,101 @@
+"""The histogram file: a zip of UHI-serialised histograms and one JSON page of what they were filled from.
+
+Every histogram has the category axes of `AXES`, in that order, and one variable axis named like the histogram,
+with Weight storage. Flavour is one of b, bb, c, udsg, or `data`; attack `raw` is the undistorted input. No pickle
+is read or written.
+"""
+
+import json
+import zipfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import hist
+import uhi.io.zip
+
+from common.errors import AdvtagError
+from common.files import whole_file
+
+AXES = ("dataset", "region", "flavour", "variation", "tagger", "attack")
+PAGE = "advtag.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What a dataset contributed, and what scales it."""
+
+    data: bool
+    """Collision data, or its stand-in: weight 1, never attacked, never scaled."""
+    cross_section: float | None
+    """pb; None for data."""
+    sum_weights: float
+    """Sum of generator weights over all events read, before any selection (data: number of events)."""
+    events: int
+    """Events read."""
+    jets: int
+    """Jets selected."""
+
+    def scale(self, luminosity: float) -> float:
+        """Factor that takes this dataset's histograms to `luminosity` (1/pb): sigma L / sum(w), or 1 for data."""
+        if self.data or self.cross_section is None:
+            return 1.0
+        return self.cross_section * luminosity / self.sum_weights
+
+
+@dataclass(frozen=True)
+class HistogramFile:
+    """Histograms by variable, and their page."""
+
+    histograms: dict[str, hist.Hist]
+    inputs: tuple[str, ...]
+    """Names of the histograms of tagger inputs, in the order of the feature card."""
+    discriminators: tuple[str, ...]
+    """Names of the histograms of discriminators, [0, 1]; undefined (-1) is in the underflow."""
+    datasets: dict[str, Dataset]
+    luminosity: float
+    """1/pb"""
+    provenance: dict[str, Any]
+
+    def write(self, path: Path) -> None:
+        """Write the file aside and rename it into place."""
+        page = {
+            "format": FORMAT,
+            "inputs": self.inputs,
+            "discriminators": self.discriminators,
+            "datasets": {name: asdict(dataset) for name, dataset in self.datasets.items()},
+            "luminosity": self.luminosity,
+            "provenance": self.provenance,
+        }
+        with whole_file(path) as aside, zipfile.ZipFile(aside, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr(PAGE, json.dumps(page, indent=1))
+            for name, histogram in self.histograms.items():
+                uhi.io.zip.write(archive, name, histogram)
+
+
+def read_histograms(path: Path) -> HistogramFile:
+    """Read a histogram file.
+
+    Raises:
+        AdvtagError: there is no such file, or it is not a histogram file of this format.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            page = json.loads(archive.read(PAGE))
+            if page["format"] != FORMAT:
+                raise AdvtagError(f"{path}: histogram format {page['format']}, this advtag reads {FORMAT}")
+            names = [*page["inputs"], *page["discriminators"]]
+            histograms = {name: hist.Hist(uhi.io.zip.read(archive, name)) for name in names}
+    except FileNotFoundError:
+        raise AdvtagError(f"{path}: no such histogram file; make it with `advtag histograms CONFIG`") from None
+    except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
+        raise AdvtagError(f"{path}: not a histogram file of advtag ({error})") from error
+    return HistogramFile(
+        histograms,
+        tuple(page["inputs"]),
+        tuple(page["discriminators"]),
+        {name: Dataset(**dataset) for name, dataset in page["datasets"].items()},
+        page["luminosity"],
+        page["provenance"],
+    )

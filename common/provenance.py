@@ -1,0 +1,35 @@
+"""What made an output: versions and commit, written beside it."""
+
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+PACKAGES = ("advtag", "awkward", "coffea", "dask", "hist", "numpy", "pyarrow", "torch", "uproot")
+
+
+def provenance() -> dict[str, str]:
+    """Versions of the packages that can change a number, and the commit of the checkout (or `unknown`)."""
+    found = {"python": platform.python_version(), "git": _commit()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "absent"
+    return found
+
+
+def _commit() -> str:
+    checkout = Path(__file__).parent.parent
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty"],  # noqa: S607
+            cwd=checkout,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.SubprocessError):  # an installed wheel has no checkout
+        return "unknown"
+    return described.stdout.strip()
