@@ -1,0 +1,10 @@
+"""Perturbations of a tagger's inputs, and the budget that each must stay inside."""
+
+from attacks.attack import Attack
+from attacks.budget import Budget
+from attacks.fgsm import FGSM
+from attacks.noise import GaussianNoise
+
+__all__ = ["ATTACKS", "FGSM", "Attack", "Budget", "GaussianNoise"]
+
+ATTACKS: dict[str, type[Attack]] = {"fgsm": FGSM, "noise": GaussianNoise}

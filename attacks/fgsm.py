@@ -1,0 +1,21 @@
+"""Fast gradient sign method."""
+
+from torch import Tensor
+
+from attacks.attack import Attack, input_gradient
+from models.inputs import Inputs
+from models.tagger import Tagger
+
+
+class FGSM(Attack):
+    """One step of full size against the gradient's sign: x + eps s sign(dL/dx), projected into the budget.
+
+    L is the cross entropy with the true class (I. Goodfellow et al., arXiv:1412.6572; on jets: A. Stein et al.,
+    Comput. Softw. Big Sci. 6 (2022) 15). Standardisation has positive slope, so the sign in physical and in
+    standardised space is the same.
+    """
+
+    def __call__(self, tagger: Tagger, inputs: Inputs, target: Tensor) -> Inputs:
+        """See `Attack`."""
+        gradient = input_gradient(tagger, inputs, target)
+        return self.budget.project(tagger, inputs, inputs.values + self.budget.step(tagger) * gradient.sign())

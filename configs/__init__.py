@@ -1,0 +1,1 @@
+"""Configurations: YAML, and the schema that validates it."""

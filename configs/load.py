@@ -1,0 +1,100 @@
+"""Read a configuration: YAML, overrides from the command line, validation with one-line errors."""
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from common.errors import AdvtagError
+from configs.schema import Analysis
+
+
+def load_analysis(path: Path, overrides: Sequence[str] = ()) -> Analysis:
+    """Load and validate an analysis.
+
+    Args:
+        path: YAML file; relative paths in it are relative to its folder
+        overrides: `key.sub=value`, the value in YAML; each must name a key that the schema has
+
+    Raises:
+        AdvtagError: the file cannot be read or is not valid; the text names the key
+    """
+    try:
+        written = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise AdvtagError(f"{path}: cannot read the configuration ({error.strerror})") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise AdvtagError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(written, dict):
+        raise AdvtagError(f"{path}: expected a mapping of keys, found {type(written).__name__}")
+    for override in overrides:
+        _override(written, override)
+    try:
+        analysis = Analysis.model_validate(written)
+    except ValidationError as error:
+        raise AdvtagError(f"{path}: {describe(error.errors()[0], Analysis)}") from error
+    return _absolute(analysis, path.parent.absolute())
+
+
+def _override(written: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise AdvtagError(f"override {override!r}: expected key.sub=value")
+    *parents, last = key.split(".")
+    place = written
+    for parent in parents:
+        place = place.setdefault(parent, {})
+        if not isinstance(place, dict):
+            raise AdvtagError(f"override {override!r}: {parent!r} holds a value, not keys")
+    try:
+        place[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise AdvtagError(f"override {override!r}: the value is not YAML") from error
+
+
+def describe(error: ErrorDetails, model: type[BaseModel]) -> str:
+    """One line for one validation error: where, what, and the nearest known key."""
+    location = [str(part) for part in error["loc"]]
+    where = ".".join(location) or "configuration"
+    if error["type"] != "extra_forbidden":
+        return f"{where}: {error['msg'].removeprefix('Value error, ')}"
+    known = _known_keys(model, location[:-1])
+    near = difflib.get_close_matches(location[-1], known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+    return f"{where}: unknown key; {hint}"
+
+
+def _known_keys(model: type[BaseModel], location: list[str]) -> list[str]:
+    """The keys of the section at `location`: walks the schema's own JSON schema, where sections are references."""
+    schema = model.model_json_schema()
+    node: dict[str, Any] = schema
+    for part in location:
+        inner = node.get("properties", {}).get(part) or node.get("additionalProperties") or {}
+        candidates = [inner, *inner.get("anyOf", ())]
+        node = next((candidate for candidate in candidates if candidate.get("type") != "null"), {})
+        for candidate in candidates:
+            if "$ref" in candidate:
+                node = schema["$defs"][candidate["$ref"].rsplit("/", 1)[-1]]
+    return list(node.get("properties", {}))
+
+
+def _absolute(analysis: Analysis, folder: Path) -> Analysis:
+    """Anchor relative paths at the configuration's folder, so that the working directory does not matter."""
+    output = folder / analysis.output
+    datasets = {
+        name: dataset.model_copy(
+            update={"files": tuple(file if "://" in file else str(folder / file) for file in dataset.files)}
+        )
+        for name, dataset in analysis.datasets.items()
+    }
+    update: dict[str, Any] = {"output": output, "datasets": datasets}
+    if analysis.features.endswith((".yaml", ".yml")):
+        update["features"] = str(folder / analysis.features)
+    if analysis.histograms:
+        taggers = {name: output / path for name, path in analysis.histograms.taggers.items()}
+        update["histograms"] = analysis.histograms.model_copy(update={"taggers": taggers})
+    return analysis.model_copy(update=update)

@@ -1,0 +1,174 @@
+"""What a configuration may say. Every key is here, with its unit and default; unknown keys are refused."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+Positive = Annotated[float, Field(gt=0)]
+PositiveInt = Annotated[int, Field(gt=0)]
+
+
+class Section(BaseModel):
+    """Unknown keys are errors; values cannot change after validation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Dataset(Section):
+    """Files that share a physics process, or a period of data taking."""
+
+    files: Annotated[
+        tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)
+    ] = Field(min_length=1)
+    """Paths, globs or root:// URLs; relative paths are relative to the configuration file."""
+    data: bool = False
+    """Collision data: truth branches and generator weights are not read, attacks are not applied."""
+    cross_section: Positive | None = None
+    """pb; needed for MC in histograms."""
+    tree: str = "Events"
+
+
+class Selection(Section):
+    """Which jets become rows and histogram entries."""
+
+    pt: tuple[float, float] = (20.0, 1000.0)
+    """GeV, inclusive (A. Stein et al., Comput. Softw. Big Sci. 6 (2022) 15)."""
+    abs_eta: Positive = 2.5
+
+
+class Split(Section):
+    """Fractions of events for training and validation; the rest is for testing."""
+
+    train: Positive = 0.72
+    validation: Positive = 0.08
+
+    @model_validator(mode="after")
+    def _leaves_a_test_split(self) -> "Split":
+        if self.train + self.validation >= 1:
+            raise ValueError("train + validation must stay below 1, the rest is the test split")
+        return self
+
+
+class Columns(Section):
+    """`advtag columns`: Parquet columns to train on."""
+
+    datasets: tuple[str, ...] = Field(min_length=1)
+    split: Split = Split()
+
+
+class Region(Section):
+    """A selection of events, and of jets in them. Leptons are counted above `lepton_pt`, |eta| < 2.4."""
+
+    jet_pt: float = 0.0
+    """GeV"""
+    min_jets: int = 0
+    """Jets above `jet_pt`, at least this many."""
+    electrons: int | None = None
+    """Exactly this many; None: any number."""
+    muons: int | None = None
+    lepton_pt: float = 25.0
+    """GeV"""
+    opposite_sign: bool = False
+    """The charges of the counted leptons add up to 0."""
+
+
+class Attack(Section):
+    """An attack and its budget."""
+
+    kind: Literal["fgsm", "noise"]
+    epsilon: Annotated[float, Field(ge=0)]
+    """Units of standardised space."""
+    capped: bool = True
+    """Apply the relative caps of the feature card."""
+    seed: int = 0
+
+
+class Training(Section):
+    """One tagger to train."""
+
+    attack: str | None = None
+    """Name of the attack that replaces every batch; None: nominal training."""
+    evaluate_with: str
+    """Name of the attack of the attacked AUC after each epoch."""
+    network: str = "deepcsv"
+    epochs: PositiveInt = 30
+    batch: PositiveInt = 4096
+    learning_rate: Positive = 1e-3
+    """Adam's; falls with 1 / (1 + epoch/30) as published."""
+    seed: int = 1
+
+
+class Histograms(Section):
+    """`advtag histograms`: nominal and attacked taggers, evaluated while filling."""
+
+    datasets: tuple[str, ...] = Field(min_length=1)
+    taggers: dict[str, Path] = Field(min_length=1)
+    """Tagger files by name; relative paths are relative to the output folder."""
+    attacks: tuple[str, ...] = ()
+    regions: dict[str, Region] = {"inclusive": Region()}
+    precision: Literal["float32", "float64"] = "float32"
+    """Of the network: float64 gives bin-by-bin identical results whatever the chunking."""
+
+
+class Run(Section):
+    """How the processors run; never what they compute."""
+
+    executor: Literal["iterative", "futures", "dask"] = "futures"
+    workers: PositiveInt = 2
+    scheduler: str | None = None
+    """tcp://... of a running Dask scheduler; None: a LocalCluster."""
+    chunksize: PositiveInt = 100_000
+    """Events in a chunk, at most."""
+
+
+class Analysis(Section):
+    """One analysis, from files to plots."""
+
+    name: str = Field(pattern=r"^[\w.-]+$")
+    output: Path
+    """Folder of all outputs; a relative path is relative to the configuration file."""
+    features: str
+    """A shipped feature card, or the path of one."""
+    luminosity: Positive = 1.0
+    """1/pb, that MC is scaled to in plots."""
+    label: Literal["Simulation", "Private work"] = "Private work"
+    datasets: dict[str, Dataset] = Field(min_length=1)
+    selection: Selection = Selection()
+    columns: Columns | None = None
+    attacks: dict[str, Attack] = {}
+    training: dict[str, Training] = {}
+    histograms: Histograms | None = None
+    run: Run = Run()
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> "Analysis":
+        for key, names, known in self._references():
+            for name in names:
+                if name not in known:
+                    raise ValueError(f"{key}: no {name!r}; known: {', '.join(known) or 'none'}")
+        if "raw" in self.attacks:
+            raise ValueError("attacks: `raw` names the undistorted inputs; choose another name")
+        return self
+
+    @model_validator(mode="after")
+    def _mc_has_cross_section(self) -> "Analysis":
+        if self.histograms:
+            for name in self.histograms.datasets:
+                if not self.datasets[name].data and self.datasets[name].cross_section is None:
+                    raise ValueError(f"datasets.{name}: MC in histograms needs a cross_section (pb)")
+        return self
+
+    def _references(self) -> list[tuple[str, tuple[str, ...], dict[str, object]]]:
+        datasets, attacks = dict[str, object](self.datasets), dict[str, object](self.attacks)
+        references: list[tuple[str, tuple[str, ...], dict[str, object]]] = []
+        if self.columns:
+            references.append(("columns.datasets", self.columns.datasets, datasets))
+        if self.histograms:
+            references.append(("histograms.datasets", self.histograms.datasets, datasets))
+            references.append(("histograms.attacks", self.histograms.attacks, attacks))
+        for name, training in self.training.items():
+            references.append((f"training.{name}.evaluate_with", (training.evaluate_with,), attacks))
+            if training.attack is not None:
+                references.append((f"training.{name}.attack", (training.attack,), attacks))
+        return references

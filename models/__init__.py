@@ -1,0 +1,1 @@
+"""What a tagger is: its input features, its networks, its file."""

@@ -1,0 +1,31 @@
+"""Networks: standardised inputs in, logits out."""
+
+from torch import Tensor, nn
+
+
+class DeepCSV(nn.Module):
+    """The DeepCSV network of the CMS adversarial-training study.
+
+    inputs -> 5 x 100 with ReLU -> classes, dropout 0.1 after the first four hidden layers, none after the fifth
+    (A. Stein et al., Comput. Softw. Big Sci. 6 (2022) 15; 67 inputs and 4 classes: 47,604 parameters). It returns
+    logits: the published network ended in a softmax on which the loss applied another one.
+    """
+
+    def __init__(
+        self, inputs: int, classes: int, *, width: int = 100, hidden: int = 5, dropout: float = 0.1
+    ) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for layer in range(hidden):
+            layers += [nn.Linear(inputs if layer == 0 else width, width), nn.ReLU()]
+            if layer < hidden - 1:
+                layers.append(nn.Dropout(dropout))
+        self.layers = nn.Sequential(*layers, nn.Linear(width, classes))
+
+    def forward(self, standardised: Tensor) -> Tensor:
+        """Float [jets, inputs] to logits [jets, classes]."""
+        logits: Tensor = self.layers(standardised)
+        return logits
+
+
+NETWORKS: dict[str, type[nn.Module]] = {"deepcsv": DeepCSV}

@@ -1,0 +1,1 @@
+"""coffea processors, and what runs them."""
