@@ -5,6 +5,4 @@ from attacks.budget import Budget
 from attacks.fgsm import FGSM
 from attacks.noise import GaussianNoise
 
-__all__ = ["ATTACKS", "FGSM", "Attack", "Budget", "GaussianNoise"]
-
-ATTACKS: dict[str, type[Attack]] = {"fgsm": FGSM, "noise": GaussianNoise}
+__all__ = ["FGSM", "Attack", "Budget", "GaussianNoise"]

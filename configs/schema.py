@@ -92,8 +92,8 @@ class Training(Section):
     evaluate_with: str
     """Name of the attack of the attacked AUC after each epoch."""
     network: str = "deepcsv"
-    epochs: PositiveInt = 30
-    batch: PositiveInt = 4096
+    epochs: PositiveInt = 20
+    batch: PositiveInt = 1024
     learning_rate: Positive = 1e-3
     """Adam's; falls with 1 / (1 + epoch/30) as published."""
     seed: int = 1

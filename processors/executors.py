@@ -134,7 +134,7 @@ def dask_client(run: Run) -> Iterator[Any]:
 
     if run.scheduler is not None:
         try:
-            client = Client(run.scheduler, timeout="20s", set_as_default=False)
+            client = Client(run.scheduler, timeout="20s")
         except (OSError, TimeoutError, ValueError) as error:
             raise AdvtagError(f"run.scheduler: no Dask scheduler answers at {run.scheduler}") from error
         with client:
@@ -144,6 +144,6 @@ def dask_client(run: Run) -> Iterator[Any]:
     with (
         dask.config.set(environment),
         LocalCluster(run.workers, threads_per_worker=1, host="127.0.0.1", dashboard_address=None) as cluster,
-        Client(cluster, set_as_default=False) as client,
+        Client(cluster) as client,
     ):
         yield client

@@ -102,7 +102,7 @@ def _check(dataset: str, path: str, tree: str, branches: tuple[tuple[str, ...], 
             if tree not in {key.partition(";")[0] for key in file.keys(recursive=False)}:
                 raise AdvtagError(f"{path}: no tree {tree!r}, so not NanoAOD; dataset {dataset!r}, key `tree`")
             events: Any = file[tree]
-            held = set(events.keys())
+            held = set(events.keys(recursive=False))  # recursion into an RNTuple takes uproot 5.7 seconds
             for names in branches:
                 if not held.intersection(names):
                     raise AdvtagError(

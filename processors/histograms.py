@@ -10,7 +10,8 @@ import torch
 from coffea import processor
 from numpy.typing import NDArray
 
-from attacks import ATTACKS, Attack, Budget
+from attacks import Attack
+from attacks.build import build_attack
 from configs.schema import Attack as AttackConfig
 from configs.schema import Region, Selection
 from models.discriminators import DISCRIMINATORS, discriminators
@@ -110,11 +111,6 @@ class HistogramProcessor(processor.ProcessorABC):  # type: ignore[misc]
                         yield category, name, moved[row], jets.present[:, row]
 
 
-def build_attack(config: AttackConfig) -> Attack:
-    """The attack that a configuration describes."""
-    return ATTACKS[config.kind](Budget(epsilon=config.epsilon, capped=config.capped), seed=config.seed)
-
-
 def targets(tagger: Tagger, flavour: NDArray[np.int8]) -> torch.Tensor:
     """True class of each jet among the tagger's outputs, int64 [jets]; bb is b to a tagger without bb, and data,
     which no attack sees, is class 0.
@@ -133,9 +129,9 @@ def evaluate(
     Returns:
         moved inputs, feature-major [features, jets], and discriminators by name, each [jets]
     """
-    moved = np.empty((0 if attack is None else inputs.values.shape[1], len(inputs)), np.float64)
-    moved = moved.astype(np.float64 if dtype == torch.float64 else np.float32)
-    scores = {name: np.empty(len(inputs), moved.dtype) for name in DISCRIMINATORS}
+    real = np.float64 if dtype == torch.float64 else np.float32
+    moved = np.empty((0 if attack is None else inputs.values.shape[1], len(inputs)), real)
+    scores = {name: np.empty(len(inputs), real) for name in DISCRIMINATORS}
     for start in range(0, len(inputs), BATCH):
         batch = slice(start, start + BATCH)
         jets = inputs[batch].to(dtype=dtype)
@@ -204,7 +200,8 @@ class Filler:
         for region, inside in self.regions.items():
             kept = inside if there is None else inside & there
             small = bh.Histogram(bh.axis.Integer(0, NO_TRUTH + 1), axis, storage=bh.storage.Weight())
-            small.fill(self.flavour[kept], values[kept], weight=self.weight[kept])
+            filled = values[kept].astype(np.int32) if isinstance(axis, bh.axis.Integer) else values[kept]
+            small.fill(self.flavour[kept], filled, weight=self.weight[kept])
             bins = small.view(flow=True)[1:-1]
             for tagger in taggers:
                 place = (

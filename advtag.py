@@ -1,0 +1,187 @@
+"""The command line: one short function per verb, no logic of its own.
+
+Rooms are imported inside the verbs, so that `advtag --help` does not wait for torch.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from common.errors import AdvtagError
+
+app = typer.Typer(
+    help="Adversarial robustness of jet taggers, from NanoAOD to data/MC plots.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Config = Annotated[Path, typer.Argument(help="Analysis in YAML", metavar="CONFIG")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="key.sub=value, on top of the file")]
+Executor = Annotated[str | None, typer.Option(help="iterative, futures or dask")]
+Scheduler = Annotated[str | None, typer.Option(help="Address of a Dask scheduler, tcp://host:port")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Worker processes")]
+Chunksize = Annotated[int | None, typer.Option(min=1, help="Events per chunk, at most")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the resolved configuration and stop")]
+Progress = Annotated[bool, typer.Option(help="Show progress bars")]
+
+
+def _analysis(config: Path, overrides: list[str] | None, dry_run: bool = False, **run: Any) -> Any:
+    from configs.load import load_analysis
+
+    options = [f"run.{key}={value}" for key, value in run.items() if value is not None]
+    if run.get("scheduler") is not None and run.get("executor") is None:
+        options.append("run.executor=dask")
+    analysis = load_analysis(config, [*(overrides or ()), *options])
+    if dry_run:
+        import yaml
+
+        typer.echo(yaml.safe_dump(analysis.model_dump(mode="json"), sort_keys=False))
+        raise typer.Exit
+    return analysis
+
+
+@app.command()
+def simulate(
+    process: Annotated[str, typer.Option(help="ttbar, ttbar-dilepton, ttbar-semilepton or qcd")],
+    events: Annotated[int, typer.Option(min=1)],
+    output: Annotated[Path, typer.Option(help="Folder for the ROOT files")],
+    variant: Annotated[str, typer.Option(help="mc, or data: a hidden variant without truth")] = "mc",
+    seed: int = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Processes")] = 2,
+    progress: Progress = True,
+) -> None:
+    """Make NanoAOD-like files with Pythia 8 and FastJet.
+
+    Example: advtag simulate --process ttbar --events 2000 --output sim
+    """
+    from simulation.run import simulate as run_simulation
+
+    for path in run_simulation(
+        process, events, output, variant=variant, seed=seed, workers=workers, progress=progress
+    ):
+        typer.echo(path)
+
+
+@app.command()
+def columns(
+    config: Config,
+    overrides: Overrides = None,
+    executor: Executor = None,
+    scheduler: Scheduler = None,
+    workers: Workers = None,
+    chunksize: Chunksize = None,
+    dry_run: DryRun = False,
+    progress: Progress = True,
+) -> None:
+    """Scan NanoAOD and write Parquet columns to train on.
+
+    Example: advtag columns demo.yaml --executor dask --workers 2
+    """
+    from processors.jobs import make_columns
+
+    analysis = _analysis(
+        config, overrides, dry_run, executor=executor, scheduler=scheduler, workers=workers, chunksize=chunksize
+    )
+    typer.echo(make_columns(analysis, progress=progress))
+
+
+@app.command()
+def train(config: Config, overrides: Overrides = None, dry_run: DryRun = False, progress: Progress = True) -> None:
+    """Train the configured taggers, on a GPU if there is one.
+
+    Example: advtag train demo.yaml training.nominal.epochs=10
+    """
+    from training.train import train_all
+
+    for path in train_all(_analysis(config, overrides, dry_run), progress=progress):
+        typer.echo(path)
+
+
+@app.command()
+def histograms(
+    config: Config,
+    overrides: Overrides = None,
+    executor: Executor = None,
+    scheduler: Scheduler = None,
+    workers: Workers = None,
+    chunksize: Chunksize = None,
+    dry_run: DryRun = False,
+    progress: Progress = True,
+) -> None:
+    """Evaluate nominal and attacked taggers on NanoAOD and fill histograms.
+
+    Example: advtag histograms demo.yaml --executor dask --scheduler tcp://127.0.0.1:8786
+    """
+    from processors.jobs import make_histograms
+
+    analysis = _analysis(
+        config, overrides, dry_run, executor=executor, scheduler=scheduler, workers=workers, chunksize=chunksize
+    )
+    typer.echo(make_histograms(analysis, progress=progress))
+
+
+@app.command()
+def plot(config: Config, overrides: Overrides = None, progress: Progress = True) -> None:
+    """Draw data/MC, distorted shapes, ROC curves and AUC against epoch.
+
+    Example: advtag plot demo.yaml
+    """
+    from common.histograms import read_histograms
+    from plots.run import make_plots
+    from plots.training import read_histories
+
+    analysis = _analysis(config, overrides)
+    histograms = read_histograms(analysis.output / "histograms.zip")
+    histories = read_histories(analysis.output / "taggers")
+    folder = analysis.output / "plots"
+    make_plots(
+        histograms, histories, folder, label=analysis.label, workers=analysis.run.workers, progress=progress
+    )
+    typer.echo(folder)
+
+
+@app.command()
+def report(config: Config, overrides: Overrides = None) -> None:
+    """Put the plots and the table of AUCs into one report.html.
+
+    Example: advtag report demo.yaml
+    """
+    from common.histograms import read_histograms
+    from plots.report import make_report
+
+    analysis = _analysis(config, overrides)
+    histograms = read_histograms(analysis.output / "histograms.zip")
+    typer.echo(make_report(histograms, analysis.output / "plots", title=analysis.name))
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option(help="Folder of everything the demo makes")] = Path("demo-output"),
+    events: Annotated[int, typer.Option(min=500, help="Simulated events, MC and data together")] = 20_000,
+    executor: Annotated[str, typer.Option(help="iterative, futures or dask")] = "dask",
+    workers: Annotated[int, typer.Option(min=1)] = 2,
+    progress: Progress = True,
+) -> None:
+    """Simulate, make columns, train, fill, plot and report: the whole way on simulated events.
+
+    Example: advtag demo --events 5000
+    """
+    from demo import run_demo
+
+    run_demo(output, events, executor=executor, workers=workers, progress=progress)
+
+
+def main() -> None:
+    """Run the command line; an error of the user's is one line on stderr and exit code 1."""
+    try:
+        app()
+    except AdvtagError as error:
+        typer.echo(f"advtag: {error}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""The whole way on simulated events: simulate, columns, train, histograms, plot, report."""
+
+import json
+import time
+from importlib.resources import files
+from pathlib import Path
+
+import typer
+import yaml
+
+from common.errors import AdvtagError
+from common.files import cannot_write
+
+TRAIN, EVALUATE = 0.5, 0.25
+"""Shares of the events: MC to train on, MC to plot; the rest is data."""
+
+
+def run_demo(output: Path, events: int, *, executor: str, workers: int, progress: bool) -> Path:
+    """Run every stage into `output`; return the report.
+
+    Raises:
+        AdvtagError: the folder holds something already, or a stage failed
+    """
+    from configs.load import load_analysis
+    from plots.report import make_report
+    from plots.run import make_plots
+    from plots.training import read_histories
+    from processors.jobs import make_columns, make_histograms
+    from training.train import train_all
+
+    start = time.monotonic()
+
+    def say(stage: str) -> None:
+        typer.echo(f"[{time.monotonic() - start:5.0f} s] {stage}", err=True)
+
+    if output.exists() and any(output.iterdir()):
+        raise AdvtagError(f"{output}: not empty; choose another folder with --output, or delete it")
+    say(f"simulating {events} events")
+    config = prepare(output, events, workers, progress=progress)
+    analysis = load_analysis(config, [f"run.executor={executor}", f"run.workers={workers}"])
+    say("columns")
+    make_columns(analysis, progress=progress)
+    say("training")
+    train_all(analysis, progress=progress)
+    say("histograms")
+    filled = make_histograms(analysis, progress=progress)
+    say("plots")
+    from common.histograms import read_histograms
+
+    histograms = read_histograms(filled)
+    histories = read_histories(analysis.output / "taggers")
+    folder = analysis.output / "plots"
+    make_plots(histograms, histories, folder, label=analysis.label, workers=workers, progress=progress)
+    report = make_report(histograms, folder, title=analysis.name)
+    say("done. Open:")
+    for path in (report, *sorted(folder.glob("*/*/BvsL.png")), *sorted(folder.glob("*/BvsL.png")), config):
+        typer.echo(path)
+    return report
+
+
+def prepare(output: Path, events: int, workers: int, *, progress: bool) -> Path:
+    """Simulate MC to train on, MC to plot, and data; write the configuration beside them and return its path."""
+    from simulation.run import simulate
+
+    folder = output / "simulation"
+    shares = {("mc", 1): int(events * TRAIN), ("mc", 2): int(events * EVALUATE)}
+    shares["data", 3] = events - sum(shares.values())
+    made = {
+        sample: simulate(
+            "ttbar", number, folder, variant=sample[0], seed=sample[1], workers=workers, progress=progress
+        )
+        for sample, number in shares.items()
+    }
+    sidecars = [json.loads(path.with_suffix(".json").read_text(encoding="utf-8")) for path in made["mc", 2]]
+    cross_section = sum(page["cross_section_pb"] * page["events"] for page in sidecars) / shares["mc", 2]
+    config = yaml.safe_load((files("configs") / "demo.yaml").read_text(encoding="utf-8"))
+    for name in ("ttbar_train", "ttbar"):
+        config["datasets"][name]["cross_section"] = round(cross_section, 2)
+    config["luminosity"] = round(shares["data", 3] / cross_section, 4)
+    path = output / "demo.yaml"
+    try:
+        path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    return path

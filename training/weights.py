@@ -1,0 +1,58 @@
+"""Weights that give every flavour the same pt and eta spectrum, and every class the same total."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+PT_EDGES = np.array([15, 20, 26, 35, 46, 61, 80, 106, 141, 186, 247, 326, 432, 571, 756, 1001.0])
+"""GeV; the b-hive edges of CMS."""
+ETA_EDGES = np.arange(-2.5, 2.51, 0.5)
+
+
+class PtEtaFlavourWeights:
+    """The class-balanced reweighting of the CMS adversarial-training study (`_ptetaflavloss`).
+
+    With h_f the normalised (pt, eta) histogram of flavour f and N_f its sum of weights,
+
+        w_f(bin) = mean_f' h_f'(bin) / h_f(bin) * (N / N_f) / sum_f' (N / N_f')
+
+    scaled to an average of 1 over the fitted jets. The published weights are infinite in empty bins; here a bin
+    without jets of flavour f weighs 0 for f. Jets outside the edges count in the outermost bins.
+
+    Args:
+        target: int [jets], class of each jet
+        pt, eta: float [jets], GeV
+        weight: float [jets], generator weights
+        classes: number of classes
+    """
+
+    def __init__(
+        self,
+        target: NDArray[np.integer],
+        pt: NDArray[np.floating],
+        eta: NDArray[np.floating],
+        weight: NDArray[np.floating],
+        classes: int,
+    ) -> None:
+        counts = np.zeros((classes, len(PT_EDGES) - 1, len(ETA_EDGES) - 1))
+        np.add.at(counts, (target, *self._bins(pt, eta)), weight)
+        counts = np.maximum(counts, 0)  # negative generator weights can outweigh a sparse bin
+        total = counts.sum(axis=(1, 2), keepdims=True)
+        shape = np.divide(counts, total, out=np.zeros_like(counts), where=total > 0)
+        average = shape.sum(axis=0) / (total > 0).sum()
+        balance = np.divide(1, total, out=np.zeros_like(total), where=total > 0)
+        self.table = np.divide(average * balance, shape, out=np.zeros_like(shape), where=shape > 0)
+        used = self(target, pt, eta) * weight
+        self.table *= weight.sum() / used.sum()
+
+    def __call__(
+        self, target: NDArray[np.integer], pt: NDArray[np.floating], eta: NDArray[np.floating]
+    ) -> NDArray[np.float64]:
+        """Weight of each jet, float64 [jets]."""
+        found: NDArray[np.float64] = self.table[(target, *self._bins(pt, eta))]
+        return found
+
+    @staticmethod
+    def _bins(pt: NDArray[np.floating], eta: NDArray[np.floating]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        pt_bin = np.clip(np.searchsorted(PT_EDGES, pt, side="right") - 1, 0, len(PT_EDGES) - 2)
+        eta_bin = np.clip(np.searchsorted(ETA_EDGES, eta, side="right") - 1, 0, len(ETA_EDGES) - 2)
+        return pt_bin, eta_bin
