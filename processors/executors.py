@@ -143,7 +143,7 @@ def dask_client(run: Run) -> Iterator[Any]:
     environment = {f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in MALLOC.items()}
     with (
         dask.config.set(environment),
-        LocalCluster(run.workers, threads_per_worker=1, host="127.0.0.1", dashboard_address=None) as cluster,
+        LocalCluster(run.workers, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0") as cluster,
         Client(cluster) as client,
     ):
         yield client

@@ -67,6 +67,10 @@ def _explain(error: BaseException) -> AdvtagError:
             return cause
         cause = cause.__cause__ or cause.__context__
     text = " ".join(str(error).split())
+    # a worker process or a Dask worker sends the text of a cause, not the cause
+    told = re.search(r"AdvtagError\((['\"])(.*)\1\)", text)
+    if told:
+        return AdvtagError(told[2])
     item = re.search(r"filename='([^']*)'.*?entrystart=(\d+), entrystop=(\d+)", text)
     where = f"{item[1]}, events {item[2]} to {item[3]}" if item else "a chunk"
     why = text.partition("The error was: ")[2] or f"{type(error).__name__}: {text}"

@@ -62,6 +62,10 @@ def train_all(analysis: Analysis, *, progress: bool = True) -> list[Path]:
             "run `advtag columns` again"
         )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cpu":
+        # batches this small gain nothing from a second thread, and wait for it where the machine is shared: 7 s of
+        # training became 34 s beside two other jobs on two cores
+        torch.set_num_threads(1)
     console = Console(stderr=True)
     paths = []
     bar = Progress(

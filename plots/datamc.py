@@ -1,0 +1,140 @@
+"""Data against MC, and against MC whose inputs were distorted by an attack."""
+
+from typing import Any
+
+import hist
+import mplhep
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from plots.frame import data_span, empty, finish, legend, side_text
+from plots.shapes import Stack, filled, ratio, stack
+from plots.style import (
+    BAND,
+    FLAVOURS,
+    OTHER,
+    Array,
+    attack_colours,
+    cms_style,
+    headline,
+    poisson_errors,
+    tagger_styles,
+)
+
+POINTS: dict[str, Any] = {"fmt": "o", "color": "black", "markersize": 4, "linewidth": 1}
+
+
+def data_mc(
+    shapes: hist.Hist,
+    *,
+    luminosity: float,
+    label: str = "Simulation",
+    region: str = "",
+    discriminator: bool = False,
+) -> Figure:
+    """Draw the MC stack by flavour with data, data/MC, and distorted/nominal MC.
+
+    The top panel has the raw MC stacked by flavour with its statistical band, data with Poisson errors, and for
+    each attack and tagger the total distorted MC as a line. The second panel, only if there are data, has data/MC
+    with the band of the MC. The third has distorted/raw MC. It has no error bars: raw and distorted histograms
+    hold the same jets, so their fluctuations are almost the same and independent errors would be far too large.
+
+    Args:
+        shapes: one variable of one region, from `plots.shapes.scaled`.
+        luminosity: 1/pb, for the text above.
+        label: text above the axes, "Simulation" or "Private work".
+        region: name written beside the axes.
+        discriminator: the variable is an output of the taggers: one column for each tagger, rebinned, and
+            undefined values (underflow) left out. The raw inputs are the same for every tagger: one column.
+    """
+    taggers = filled(shapes, "tagger")
+    groups = [[name] for name in taggers] if discriminator else [taggers]
+    stacks = [stack(shapes, group, discriminator=discriminator) for group in groups if group]
+    with cms_style():
+        if not stacks:
+            return empty(shapes, label, region)
+        with_data = any(s.data is not None for s in stacks)
+        with_attacks = any(s.distorted for s in stacks)
+        heights = [3.0] + [1.0] * (with_data + with_attacks)
+        width = 6.6 * len(stacks) + 2.9
+        figure = Figure(figsize=(width, 8))
+        grid = figure.subplots(
+            len(heights),
+            len(stacks),
+            sharex="col",
+            sharey="row",
+            squeeze=False,
+            gridspec_kw={"height_ratios": heights, "hspace": 0.07, "wspace": 0.06},
+        )
+        figure.subplots_adjust(left=1.0 / width, right=1 - 2.75 / width, bottom=0.09, top=0.93)
+        colours = attack_colours(list(shapes.axes["attack"]))
+        styles = dict.fromkeys(taggers, "solid") if discriminator else tagger_styles(taggers)
+        for column, s in zip(grid.T, stacks, strict=True):
+            draw_stack(column[0], s, colours, styles)
+            if with_data:
+                draw_data_ratio(column[1], s, data_span(stacks))
+            if with_attacks:
+                draw_distortion(column[-1], s, colours, styles)
+        finish(grid, stacks, taggers if discriminator else [], shapes.axes[-1])
+        headline(grid[0, 0], grid[0, -1], label, luminosity)
+        side_text(figure, stacks, region, discriminator=discriminator)
+        legend(figure, stacks, colours, styles if not discriminator else {})
+        return figure
+
+
+def draw_stack(axes: Axes, s: Stack, colours: dict[str, str], styles: dict[str, Any]) -> None:
+    """Stack, band, distorted MC and data, on one axes."""
+    if s.flavours:
+        fills = [FLAVOURS.get(name, OTHER) for name in s.flavours]
+        mplhep.histplot(
+            list(s.flavours.values()), s.edges, stack=True, histtype="fill", color=fills, flow="none", ax=axes
+        )
+        error = np.sqrt(s.mc_variance)
+        axes.stairs(s.mc + error, s.edges, baseline=s.mc - error, fill=True, **BAND)
+    for (tagger, attack), values in s.distorted.items():
+        axes.stairs(values, s.edges, baseline=None, **line(colours[attack], styles[tagger]))
+    if s.data is not None:
+        errors = poisson_errors(s.data, s.data_variance)
+        worth = (s.data > 0) | (s.mc > 0)
+        axes.errorbar(centres(s)[worth], s.data[worth], yerr=errors[:, worth], **POINTS)
+
+
+def draw_data_ratio(axes: Axes, s: Stack, half: float) -> None:
+    """Data over raw MC, and the relative statistical error of the MC as a band around 1."""
+    band = np.nan_to_num(ratio(np.sqrt(s.mc_variance), s))
+    axes.stairs(1 + band, s.edges, baseline=1 - band, fill=True, **BAND)
+    axes.axhline(1, color="black", linewidth=0.8)
+    axes.set_ylabel("data / MC", fontsize=13)
+    axes.set_ylim(1 - half, 1 + half)
+    if s.data is not None:
+        good, points = s.mc > 0, ratio(s.data, s)
+        errors = ratio(poisson_errors(s.data, s.data_variance), s)
+        axes.errorbar(centres(s)[good], points[good], yerr=errors[:, good], **POINTS)
+        mark_outside(axes, centres(s), points)
+
+
+def mark_outside(axes: Axes, x: Array, y: Array) -> None:
+    """Put a triangle at the border for every point that the range leaves out."""
+    low, high = axes.get_ylim()
+    margin = 0.04 * (high - low)
+    for outside, marker, place in ((y > high, "^", high - margin), (y < low, "v", low + margin)):
+        axes.plot(x[outside], np.full(int(outside.sum()), place), marker, color="black", markersize=4)
+
+
+def draw_distortion(axes: Axes, s: Stack, colours: dict[str, str], styles: dict[str, Any]) -> None:
+    """Distorted over raw MC, without error bars (see `data_mc`)."""
+    axes.axhline(1, color="black", linewidth=0.8)
+    axes.set_ylabel("distorted / raw", fontsize=13)
+    for (tagger, attack), values in s.distorted.items():
+        axes.stairs(ratio(values, s), s.edges, baseline=None, **line(colours[attack], styles[tagger]))
+
+
+def line(colour: str, style: Any) -> dict[str, Any]:
+    """How a distorted spectrum is drawn."""
+    return {"color": colour, "linestyle": style, "linewidth": 1.5}
+
+
+def centres(s: Stack) -> Array:
+    """Bin centres."""
+    return (s.edges[1:] + s.edges[:-1]) / 2

@@ -1,0 +1,88 @@
+"""Draw many figures in a few worker processes, each of which gets only what its figure needs."""
+
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from common.errors import AdvtagError
+from plots.style import save
+
+WORTH = 8
+"""Figures from which a worker process is worth its start-up, about two seconds of imports."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One figure: where it goes, the function that draws it, and the little that it needs."""
+
+    path: Path
+    draw: Callable[..., Figure]
+    what: Any
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def run(self) -> Path:
+        """Draw and save.
+
+        Raises:
+            AdvtagError: the figure cannot be drawn; nothing is left at its path.
+        """
+        try:
+            return save(self.draw(self.what, **self.options), self.path)
+        except AdvtagError as error:
+            raise AdvtagError(f"{self.path}: {error}") from error
+        except Exception as error:
+            reason = " ".join(str(error).split())
+            raise AdvtagError(
+                f"{self.path}: cannot be drawn ({type(error).__name__}: {reason}); check the label and the "
+                "binning of this variable in the feature card"
+            ) from error
+
+
+@contextmanager
+def bar(console: Console, total: int, *, shown: bool) -> Iterator[Callable[[], None]]:
+    """Show a progress bar; yield the function that moves it by one."""
+    parts = (TextColumn("plots"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*parts, console=console, disable=not shown) as progress:
+        task = progress.add_task("plots", total=total)
+        yield lambda: progress.advance(task)
+
+
+def draw_all(jobs: Sequence[Job], workers: int, step: Callable[[], None]) -> list[Path]:
+    """Draw in at most `workers` processes, in this one if there is little to draw; call `step` after each."""
+    workers = min(workers, len(jobs) // WORTH)
+    if workers > 1:
+        return draw_in_pool(jobs, workers, step)
+    paths = []
+    for job in jobs:
+        paths.append(job.run())
+        step()
+    return paths
+
+
+def draw_in_pool(jobs: Sequence[Job], workers: int, step: Callable[[], None]) -> list[Path]:
+    """Draw in fresh processes; the first failure cancels what has not begun."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        futures: list[Future[Path]] = [pool.submit(job.run) for job in jobs]
+        try:
+            for future in as_completed(futures):
+                future.result()
+                step()
+        except BrokenProcessPool as error:
+            raise AdvtagError(
+                "a plotting process ended early: out of memory, or called from a script without "
+                "`if __name__ == '__main__':`; use one worker"
+            ) from error
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+    return [future.result() for future in futures]

@@ -1,0 +1,201 @@
+"""Files of a sample: a ROOT file and what lies beside it, either all complete or none there.
+
+Everything is written under temporary names in the same folder and renamed at the end, the ROOT file last, so a
+ROOT file that is there is complete.
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import awkward as ak
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import uproot
+
+from common.errors import AdvtagError
+from simulation.block import Block, Collection
+from simulation.chain import MC_RUN
+from simulation.kinematics import Array, position_in_group
+from simulation.variants import Variant
+
+
+class SampleFile:
+    """One file of a sample, to be used in a `with` statement; an exception inside leaves nothing behind.
+
+    Simulation (`variant.is_data` false) has its truth in the ROOT file and a tree `Runs` with the sum of
+    weights. Data has its truth in `truth/<stem>.parquet`, one row per jet, and the variant's numbers in
+    `truth/<stem>.json`. Both have `<stem>.json` with process, variant, seed, number of events and the cross
+    section in pb.
+
+    Args:
+        path: of the ROOT file.
+        process: name of the process.
+        variant: of the sample.
+        seed: of the sample.
+    """
+
+    def __init__(self, path: Path, process: str, variant: Variant, seed: int) -> None:
+        self.path = path
+        self._process, self._variant, self._seed = process, variant, seed
+        self._temporary = {final: _temporary_name(final) for final in output_paths(path, variant)}
+        self._blocks: list[tuple[int, float, float]] = []  # events, cross section and error of each part
+        self._sum_weights = np.zeros(2)
+        self._root: Any = None
+        self._tree: Any = None
+        self._truth: pq.ParquetWriter | None = None
+
+    def __enter__(self) -> "SampleFile":
+        """Refuse to overwrite, and create the file.
+
+        Raises:
+            AdvtagError: one of the files exists, or the folder cannot be written.
+        """
+        refuse_existing(list(self._temporary))
+        with _naming(self.path):
+            for temporary in self._temporary.values():
+                temporary.parent.mkdir(parents=True, exist_ok=True)
+            self._root = uproot.recreate(self._temporary[self.path], compression=uproot.ZLIB(4))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Complete the files, or remove what was written."""
+        try:
+            if kind is None:
+                with _naming(self.path):
+                    self._finish()
+        finally:
+            try:
+                if self._truth is not None:
+                    self._truth.close()
+                self._root.close()
+            finally:
+                for temporary in self._temporary.values():
+                    temporary.unlink(missing_ok=True)
+
+    def add(self, block: Block) -> None:
+        """Append events.
+
+        Raises:
+            AdvtagError: they cannot be written.
+        """
+        with _naming(self.path):
+            self._add(block)
+
+    def _add(self, block: Block) -> None:
+        is_data = self._variant.is_data
+        truth = {} if is_data else block.truth.columns
+        jets = Collection(block.jets.counts, block.jets.columns | truth)
+        scalars: dict[str, Array] = block.events if is_data else block.events | block.weights
+        jagged = {"Jet": _jagged(jets), "Muon": _jagged(block.muons), "Electron": _jagged(block.electrons)}
+        if self._tree is None:
+            types: dict[str, Any] = {name: values.dtype for name, values in scalars.items()}
+            types |= {name: values.type for name, values in jagged.items()}
+            self._tree = self._root.mktree("Events", types)
+        self._tree.extend({**scalars, **jagged})
+        self._blocks.append((len(block), block.cross_section, block.cross_section_error))
+        weights = block.weights["genWeight"].astype(float)
+        self._sum_weights += weights.sum(), (weights**2).sum()
+        if is_data:
+            self._add_truth(block)
+
+    def _add_truth(self, block: Block) -> None:
+        table = pa.table(truth_columns(block))
+        if self._truth is None:
+            self._truth = pq.ParquetWriter(self._temporary[truth_path(self.path, ".parquet")], table.schema)
+        self._truth.write_table(table)
+
+    def _finish(self) -> None:
+        """Write the small files and give all files their names."""
+        n_events = sum(events for events, _, _ in self._blocks)
+        sample = {"process": self._process, "variant": self._variant.name, "seed": self._seed, "events": n_events}
+        if self._truth is not None:
+            self._truth.close()
+            truth = {**sample, "numbers": dataclasses.asdict(self._variant)}
+            self._temporary[truth_path(self.path, ".json")].write_text(json.dumps(truth, indent=2) + "\n")
+        if not self._variant.is_data:
+            self._write_runs(n_events)
+        self._root.close()
+        cross_section, error = combine_cross_sections(self._blocks)
+        sample |= {"cross_section_pb": cross_section, "cross_section_error_pb": error}
+        self._temporary[self.path.with_suffix(".json")].write_text(json.dumps(sample, indent=2) + "\n")
+        refuse_existing(list(self._temporary))  # once more: it may have taken hours
+        for final, temporary in self._temporary.items():
+            temporary.rename(final)
+
+    def _write_runs(self, n_events: int) -> None:
+        runs: dict[str, Array] = {
+            "run": np.array([MC_RUN], dtype=np.uint32),
+            "genEventCount": np.array([n_events], dtype=np.int64),
+            "genEventSumw": self._sum_weights[:1],
+            "genEventSumw2": self._sum_weights[1:],
+        }
+        self._root.mktree("Runs", {name: values.dtype for name, values in runs.items()}).extend(runs)
+
+
+def truth_path(path: Path, suffix: str) -> Path:
+    """Where the truth of a data file lies."""
+    return path.parent / "truth" / f"{path.stem}{suffix}"
+
+
+def output_paths(path: Path, variant: Variant) -> list[Path]:
+    """All files that come with a ROOT file, itself last."""
+    truth = [truth_path(path, suffix) for suffix in (".parquet", ".json")] if variant.is_data else []
+    return [*truth, path.with_suffix(".json"), path]
+
+
+def refuse_existing(paths: list[Path]) -> None:
+    """Never overwrite.
+
+    Raises:
+        AdvtagError: a file is there.
+    """
+    for path in paths:
+        if path.exists():
+            raise AdvtagError(f"{path} exists: remove it, or choose another folder or seed")
+
+
+def truth_columns(block: Block) -> dict[str, Array]:
+    """Truth of the jets, one row per jet, with the event identifiers and the jet's index in `Jet`."""
+    counts = block.truth.counts
+    identifiers = {name: np.repeat(block.events[name], counts) for name in ("run", "luminosityBlock", "event")}
+    return identifiers | {"jet_index": position_in_group(counts).astype(np.int32)} | block.truth.columns
+
+
+def combine_cross_sections(blocks: list[tuple[int, float, float]]) -> tuple[float, float]:
+    """Mean of independent estimates, weighted with their numbers of events, and its error.
+
+    Args:
+        blocks: events, cross section and error of each.
+    """
+    events, values, errors = (np.array(column, dtype=float) for column in zip(*blocks, strict=True))
+    fraction = events / events.sum()
+    return float((fraction * values).sum()), float(np.sqrt(((fraction * errors) ** 2).sum()))
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Turn errors of the file system into one that names the file."""
+    try:
+        yield
+    except OSError as error:
+        raise AdvtagError(
+            f"cannot write {path}: {error.strerror or error}; make room or change the folder"
+        ) from error
+
+
+def _jagged(collection: Collection) -> ak.Array:
+    columns = {name: ak.unflatten(values, collection.counts) for name, values in collection.columns.items()}
+    return ak.zip(columns)
+
+
+def _temporary_name(final: Path) -> Path:
+    return final.with_name(f".{final.name}.{os.getpid()}.part")

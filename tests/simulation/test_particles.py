@@ -1,0 +1,71 @@
+"""What a particle is, and where leptons come from."""
+
+import numpy as np
+import pytest
+
+from simulation.particles import BEAM_STATUS, Particles, classify, contains_quark
+
+
+def record(entries: list[tuple[int, int, int]]) -> Particles:
+    """One event of (PDG number, status, index of the mother)."""
+    pdg_id, status, mother = (np.array(column) for column in zip(*entries, strict=True))
+    n = len(entries)
+    zero = np.zeros(n)
+    return Particles(1, np.zeros(n, dtype=int), pdg_id, status, mother, zero, zero, zero, zero, zero, zero, zero)
+
+
+@pytest.mark.parametrize(
+    ("pdg_id", "quark"),
+    [(511, 5), (-521, 5), (5122, 5), (10513, 5), (541, 5), (421, 4), (-4122, 4), (443, 4), (100443, 4)],
+)
+def test_hadrons_with_the_quark(pdg_id: int, quark: int) -> None:
+    assert contains_quark(np.array([pdg_id]), quark)[0]
+
+
+@pytest.mark.parametrize("pdg_id", [5, -5, 21, 211, 310, 3122, 2212, 421, 23, 15])
+def test_without_a_b_quark(pdg_id: int) -> None:
+    assert not contains_quark(np.array([pdg_id]), 5)[0]
+
+
+def test_origin_of_leptons() -> None:
+    particles = record(
+        [
+            (90, -11, 0),
+            (2212, BEAM_STATUS, 0),  # the beam is a hadron, and the ancestor of everything
+            (6, -22, 1),
+            (24, -22, 2),
+            (-11, -23, 3),
+            (-11, 51, 4),  # 5: W -> e, after radiation
+            (-15, -23, 3),
+            (-13, 91, 6),  # 7: W -> tau -> mu
+            (511, -83, 2),
+            (11, 91, 8),  # 9: B -> e
+            (-15, -91, 8),
+            (-13, 91, 10),  # 11: B -> tau -> mu
+            (111, -83, 2),
+            (11, 91, 12),  # 13: Dalitz decay
+            (12, 91, 3),  # 14: a neutrino
+            (22, 91, 12),
+        ]
+    )
+    classes = classify(particles)
+    assert np.flatnonzero(classes.prompt_lepton).tolist() == [5, 7]
+    assert np.flatnonzero(classes.signal_lepton).tolist() == [5, 7, 9, 11]
+    assert np.flatnonzero(classes.visible).tolist() == [5, 7, 9, 11, 13, 15]
+
+
+def test_only_the_last_heavy_hadron_of_a_chain_counts() -> None:
+    particles = record(
+        [
+            (90, -11, 0),
+            (513, -83, 0),
+            (511, -91, 1),  # B* -> B0
+            (-511, -92, 2),  # which oscillates
+            (413, -91, 3),
+            (421, -91, 4),  # and decays to D* -> D0
+            (211, 91, 5),
+        ]
+    )
+    classes = classify(particles)
+    assert np.flatnonzero(classes.b_hadron).tolist() == [3]
+    assert np.flatnonzero(classes.c_hadron).tolist() == [5]

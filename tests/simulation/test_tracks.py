@@ -1,0 +1,142 @@
+"""Helix, efficiency and resolution of tracks."""
+
+import numpy as np
+import pytest
+
+from simulation.helix import RADIUS_PER_PT, perigee
+from simulation.particles import ParticleClasses, Particles
+from simulation.tracks import PrimaryVertices, find_charged, measure, reconstruct_vertices
+from simulation.variants import Detector
+
+
+def pions(n: int, pt: float, eta: float, **position: float) -> tuple[Particles, ParticleClasses]:
+    """One charged pion per event."""
+    rng = np.random.default_rng(0)
+    phi = rng.uniform(-np.pi, np.pi, n)
+    event, zero = np.arange(n), np.zeros(n, dtype=int)
+    momentum = pt * np.cosh(eta)
+    x, y, z = (np.full(n, position.get(axis, 0.0)) for axis in "xyz")
+    particles = Particles(
+        n,
+        event,
+        rng.choice([-211, 211], n),
+        zero + 1,
+        event,
+        pt * np.cos(phi),
+        pt * np.sin(phi),
+        np.full(n, pt * np.sinh(eta)),
+        np.full(n, np.hypot(momentum, 0.14)),
+        x,
+        y,
+        z,
+    )
+    no = zero > 0
+    return particles, ParticleClasses(~no, no, no, no, no)
+
+
+def exact_vertices(n: int) -> PrimaryVertices:
+    return PrimaryVertices(np.zeros((n, 3)), np.zeros(n), np.zeros(n))
+
+
+@pytest.mark.parametrize("charge", [-1.0, 1.0])
+@pytest.mark.parametrize("pt", [0.8, 3.0, 40.0])
+def test_perigee_is_the_nearest_point_of_the_helix(charge: float, pt: float) -> None:
+    """Walk along the helix in small steps, and take the point that is nearest to the beam line."""
+    eta, phi = 0.7, 2.1
+    start = np.array([4.0, -7.0, 11.0])  # mm
+    radius = pt * RADIUS_PER_PT
+    path = np.linspace(-30, 30, 600_001)
+    angle = phi - charge * path / radius  # dphi/ds = -q/R in a field along +z
+    x = start[0] - charge * radius * (np.sin(angle) - np.sin(phi))
+    y = start[1] + charge * radius * (np.cos(angle) - np.cos(phi))
+    nearest = np.argmin(np.hypot(x, y))
+    assert 0 < nearest < len(path) - 1
+
+    position = tuple(np.array([coordinate]) for coordinate in start)
+    values = perigee(position, *(np.array([value]) for value in (pt, eta, phi, charge)))
+    d_0, z_0, phi_0 = (float(value[0]) for value in values)
+    assert abs(d_0) == pytest.approx(np.hypot(x[nearest], y[nearest]), abs=1e-4)
+    assert (-d_0 * np.sin(phi_0), d_0 * np.cos(phi_0)) == pytest.approx((x[nearest], y[nearest]), abs=1e-3)
+    assert z_0 == pytest.approx(start[2] + path[nearest] * np.sinh(eta), abs=1e-3)
+    assert phi_0 == pytest.approx(angle[nearest], abs=1e-5)
+
+
+def test_helix_starts_in_the_direction_of_the_momentum() -> None:
+    """The walk of the test above does leave along phi."""
+    radius, phi, step = RADIUS_PER_PT, 0.3, 1e-3
+    for charge in (-1, 1):
+        angle = phi - charge * step / radius
+        dx = -charge * radius * (np.sin(angle) - np.sin(phi))
+        dy = charge * radius * (np.cos(angle) - np.cos(phi))
+        assert np.arctan2(dy, dx) == pytest.approx(phi, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("pt", "expected_um"),
+    # quadrature of 14 um and 75 um GeV / pt, at eta = 0
+    [(1.0, 76.3), (3.0, 28.7), (10.0, 15.9)],
+)
+def test_resolution_is_the_dialled_one(pt: float, expected_um: float) -> None:
+    n = 20_000
+    particles, _ = pions(n, pt, 0.0)
+    detector = Detector(tail_fraction=0, fake_fraction=0)
+    tracks = measure(particles, np.arange(n), exact_vertices(n), detector, np.random.default_rng(2))
+    core = np.diff(np.quantile(tracks.d0, [0.1587, 0.8413]))[0] / 2 * 1e4
+    assert core == pytest.approx(expected_um, rel=0.04)
+    for value, sigma in ((tracks.d0, tracks.sigma_d0), (tracks.dz, tracks.sigma_dz)):
+        pull = value / sigma
+        assert pull.mean() == pytest.approx(0, abs=0.03)
+        assert pull.std() == pytest.approx(1, abs=0.03)
+
+
+def test_variants_are_worse_than_they_say_and_have_tails() -> None:
+    n = 20_000
+    particles, _ = pions(n, 5.0, 0.5)
+
+    def pull(detector: Detector) -> np.ndarray:
+        tracks = measure(particles, np.arange(n), exact_vertices(n), detector, np.random.default_rng(2))
+        return tracks.d0 / tracks.sigma_d0
+
+    gaussian = {"tail_fraction": 0.0, "fake_fraction": 0.0}
+    assert pull(Detector(resolution_scale=1.2, **gaussian)).std() == pytest.approx(1.2, abs=0.04)
+    assert np.mean(np.abs(pull(Detector(**gaussian))) > 4) < 0.001
+    assert np.mean(np.abs(pull(Detector())) > 4) > 0.01
+
+
+def test_impact_parameter_of_a_displaced_particle() -> None:
+    n = 2000
+    particles, _ = pions(n, 20.0, 0.0, x=1.0)
+    tracks = measure(particles, np.arange(n), exact_vertices(n), Detector(), np.random.default_rng(3))
+    # a straight line through (1 mm, 0): d0 = -sin(phi) x 0.1 cm, up to resolution and curvature
+    residual = tracks.d0 + np.sin(particles.phi) * 0.1
+    assert np.quantile(np.abs(residual), 0.9) < 0.006
+
+
+def test_primary_vertex_is_the_origin_of_tracks() -> None:
+    n = 500
+    particles, _ = pions(n, 20.0, 0.0)
+    position = np.tile([0.0, 0.0, 3.0], (n, 1))  # mm
+    vertices = PrimaryVertices(position, np.zeros(n), np.zeros(n))
+    tracks = measure(particles, np.arange(n), vertices, Detector(fake_fraction=0), np.random.default_rng(3))
+    assert np.median(tracks.dz) == pytest.approx(-0.3, abs=0.001)
+
+
+def test_efficiency_falls_with_the_radius_of_production() -> None:
+    n = 5000
+    found = []
+    for x in (0.0, 50.0, 130.0, 320.0):
+        particles, classes = pions(n, 5.0, 0.0, x=x)
+        found.append(len(find_charged(particles, classes, Detector(), np.random.default_rng(4))) / n)
+    assert found[0] == pytest.approx(0.95 * 0.992, abs=0.015)
+    assert found[1] == pytest.approx(0.95 * 0.84, abs=0.03)
+    assert 0.2 < found[2] < 0.6
+    assert found[3] == 0
+
+
+def test_primary_vertex_improves_with_activity() -> None:
+    event = np.repeat(np.arange(4000), np.tile([10, 160], 2000))
+    vertices = reconstruct_vertices(event, 4000, Detector(), np.random.default_rng(5))
+    few, many = vertices.position[::2, 0].std() * 0.1, vertices.position[1::2, 0].std() * 0.1
+    assert few == pytest.approx(vertices.sigma_xy[0], rel=0.06)
+    assert many == pytest.approx(vertices.sigma_xy[1], rel=0.06)
+    assert few / many == pytest.approx(4, rel=0.1)
