@@ -87,5 +87,5 @@ def prepare(output: Path, events: int, workers: int, *, progress: bool) -> Path:
 def cross_section(paths: list[Path]) -> float:
     """Cross-section of a simulated sample, pb: the average over its files, each weighted with its events."""
     pages = [json.loads(path.with_suffix(".json").read_text(encoding="utf-8")) for path in paths]
-    events: float = sum(page["events"] for page in pages)
-    return sum(page["cross_section_pb"] * page["events"] for page in pages) / events
+    weighted: float = sum(page["cross_section_pb"] * page["events"] for page in pages)
+    return weighted / sum(page["events"] for page in pages)

@@ -1,5 +1,6 @@
 """Where chunks run: in this process, in worker processes, or on a Dask cluster."""
 
+import logging
 import multiprocessing
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, wait
@@ -143,7 +144,13 @@ def dask_client(run: Run) -> Iterator[Any]:
     environment = {f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in MALLOC.items()}
     with (
         dask.config.set(environment),
-        LocalCluster(run.workers, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0") as cluster,
+        LocalCluster(
+            run.workers,
+            threads_per_worker=1,
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
+            silence_logs=logging.CRITICAL,  # a failure is told once, by its error
+        ) as cluster,
         Client(cluster) as client,
     ):
         yield client

@@ -1,10 +1,9 @@
 """The two jobs of a processor: columns, histograms. A configuration in, a checked output on disk."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
 
 from common.errors import AdvtagError
 from common.files import whole_folder
@@ -35,7 +34,8 @@ def make_columns(analysis: Analysis, *, progress: bool = True) -> Path:
     features = load_features(analysis.features)
     datasets = {name: analysis.datasets[name] for name in wanted.datasets}
     files = open_fileset(datasets, features, ())
-    classes = truth_classes([file for file in files if not datasets[file.dataset].data])
+    mc = [file for file in files if not datasets[file.dataset].data]
+    classes = truth_classes(mc)
     folder = analysis.output / "columns"
     with whole_folder(folder) as aside:
         is_data = {name: dataset.data for name, dataset in datasets.items()}
@@ -52,6 +52,7 @@ def make_columns(analysis: Analysis, *, progress: bool = True) -> Path:
             "datasets": {name: summary(name, files, counts) for name in datasets},
         }
         (aside / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    say_classes(mc, classes)
     return folder
 
 
@@ -106,18 +107,19 @@ def make_histograms(analysis: Analysis, *, progress: bool = True) -> Path:
 
 
 def truth_classes(files: list[File]) -> tuple[str, ...]:
-    """The classes that all files can tell apart; says so if bb is not among them, for lack of Jet_nBHadrons."""
+    """The classes that all files can tell apart: without Jet_nBHadrons in one of them, bb counts as b."""
+    return tuple(name for name in CLASSES if name != "bb" or all(file.splits_b for file in files))
+
+
+def say_classes(files: list[File], classes: tuple[str, ...]) -> None:
+    """Tell the user that bb is not among the classes, and why."""
     lacking = [file.path for file in files if not file.splits_b]
-    if not lacking:
-        return CLASSES
-    Console(stderr=True).print(
-        f"{lacking[0]}: no Jet_nBHadrons, so bb cannot be told from b ({len(lacking)} of {len(files)} files): "
-        "classes b, c, udsg",
-        soft_wrap=True,
-        markup=False,
-        highlight=False,
-    )
-    return tuple(name for name in CLASSES if name != "bb")
+    if "bb" not in classes:
+        print(
+            f"{lacking[0]}: no Jet_nBHadrons, so bb cannot be told from b ({len(lacking)} of {len(files)} files): "
+            f"classes {', '.join(classes)}",
+            file=sys.stderr,
+        )
 
 
 def total(files: dict[str, dict[str, float]]) -> dict[str, float]:

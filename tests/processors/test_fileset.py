@@ -1,0 +1,75 @@
+"""The check before any job starts, and the balance of the books after it."""
+
+import shutil
+
+import pytest
+
+from common.errors import AdvtagError
+from configs.schema import Dataset, Region
+from models.features import load_features
+from processors.fileset import open_fileset, read_list
+from processors.run import balance
+from tests.conftest import NANO
+
+CARD = load_features("nanoaod")
+
+
+def open_one(*patterns, card=CARD, regions=(), **options):
+    return open_fileset({"d": Dataset(files=patterns, **options)}, card, regions)
+
+
+def test_globs_and_counts():
+    files = open_one(str(NANO / "nano_tt_v1*.root"))
+    assert [(file.events, file.splits_b) for file in files] == [(200, False), (200, False)]
+    assert open_one(str(NANO / "pfnano.root"), card=load_features("deepcsv"))[0].splits_b
+
+
+@pytest.mark.parametrize(("events", "chunksize"), [(200, 1000), (200, 60), (200, 1), (0, 50)])
+def test_chunks_cover_every_event_once(events, chunksize):
+    name = "nano_tt_v12.root" if events else "nano_dy_empty.root"
+    (file,) = open_one(str(NANO / name))
+    chunks = file.chunks(chunksize)
+    covered = [event for chunk in chunks for event in range(chunk.entrystart, chunk.entrystop)]
+    assert covered == list(range(events))
+    assert len(chunks) >= 1
+
+
+@pytest.mark.parametrize(
+    ("patterns", "options", "words"),
+    [
+        (["nowhere_*.root"], {}, "no file matches"),
+        (["nano_dy.root", "nano_d[y].root"], {}, "listed twice"),
+        (["nothing.root"], {}, "no such file"),
+        (["nano_dy.root"], {"tree": "Evnts"}, "no tree 'Evnts'"),
+        (["nano_dimuon.root"], {}, "no branch genWeight"),
+    ],
+)
+def test_what_is_refused(patterns, options, words):
+    with pytest.raises(AdvtagError, match=words):
+        open_one(*(str(NANO / pattern) for pattern in patterns), **options)
+
+
+def test_data_needs_no_truth():
+    (file,) = open_one(str(NANO / "nano_dimuon.root"), data=True)
+    assert file.events == 40
+
+
+def test_a_copy_of_a_file_is_another_file(tmp_path):
+    """Copies share their UUID; counted by path, both are there."""
+    for name in ("a.root", "b.root"):
+        shutil.copy(NANO / "nano_dy.root", tmp_path / name)
+    assert len(open_one(str(tmp_path / "*.root"))) == 2
+
+
+def test_leptons_are_read_only_for_regions_that_look_at_them():
+    assert "Muon_pt" not in read_list(CARD, [Region(jet_pt=30)])
+    assert {"Muon_pt", "Electron_charge", "nMuon", "nElectron"} <= set(read_list(CARD, [Region(muons=1)]))
+
+
+@pytest.mark.parametrize("processed", [39, 41, None])
+def test_lost_or_doubled_events_fail_the_run(processed):
+    files = open_one(str(NANO / "nano_dy.root"))
+    counts = {} if processed is None else {"d": {files[0].path: {"events": processed}}}
+    with pytest.raises(AdvtagError, match=rf"nano_dy\.root: 40 events expected, {processed or 0} processed"):
+        balance(files, counts)
+    balance(files, {"d": {files[0].path: {"events": 40}}})
