@@ -1,4 +1,4 @@
-"""What is filled, against a slow reference: numpy histograms of jets that are attacked one at a time."""
+"""What is filled, against a slow reference: jets that are attacked, scored and counted one at a time."""
 
 import numpy as np
 import pytest
@@ -83,11 +83,9 @@ def test_histograms_against_one_jet_at_a_time(events, taggers):
                     chosen = [value for i, value in entries if keep[i] and jets.flavour[i] == code]
                     where = {"dataset": "ttbar", "region": region, "flavour": flavour, "variation": "nominal"}
                     histogram = filled[name][{**where, "tagger": "nominal", "attack": attack_name}]
-                    edges = histogram.axes[0].edges
-                    expected, _ = np.histogram(chosen, [-np.inf, *edges, np.inf])
-                    # numpy closes the last bin on the right, hist does not
-                    moved_over = np.sum(np.array(chosen) == np.inf)
-                    assert moved_over == 0
+                    # the axis finds the bin: 10-bit values times 1.2 often lie on an edge, where numpy rounds otherwise
+                    bins = [histogram.axes[0].index(value) + 1 for value in chosen]
+                    expected = np.bincount(bins, minlength=histogram.axes[0].extent)
                     np.testing.assert_array_equal(
                         histogram.values(flow=True), expected, err_msg=f"{name} {attack_name}"
                     )
