@@ -29,12 +29,15 @@ def data_span(stacks: Sequence[Stack]) -> float:
 def distortion_limits(axes: Axes, stacks: Sequence[Stack]) -> None:
     """Range of the lowest panel: around 1, or logarithmic where an attack changes bins by large factors.
 
-    Only well-filled bins count, in which the statistical error of the raw MC is below 15 %.
+    Only well-filled bins count, in which the statistical error of the raw MC is below 15 %; where they are the
+    minority, the range is at least 0.5 to 1.5, for the others scatter.
     """
     parts = [ratio(v, s)[s.mc_variance < (0.15 * s.mc.clip(0)) ** 2] for s in stacks for v in s.distorted.values()]
     flat = np.concatenate(parts)
     reach = np.abs(flat - 1).max(initial=0.0)
-    half = next((half for half in (0.1, 0.25, 0.5, 1.1) if reach < 0.9 * half), None)
+    drawn = sum(np.count_nonzero(s.mc > 0) * len(s.distorted) for s in stacks)
+    halves = (0.1, 0.25, 0.5, 1.1) if 2 * len(flat) > drawn else (0.5, 1.1)
+    half = next((half for half in halves if reach < 0.9 * half), None)
     if half is not None:
         axes.set_ylim(1 - half, 1 + half)
         return

@@ -83,7 +83,7 @@ def test_histograms_against_one_jet_at_a_time(events, taggers):
                     chosen = [value for i, value in entries if keep[i] and jets.flavour[i] == code]
                     where = {"dataset": "ttbar", "region": region, "flavour": flavour, "variation": "nominal"}
                     histogram = filled[name][{**where, "tagger": "nominal", "attack": attack_name}]
-                    # the axis finds the bin: 10-bit values times 1.2 often lie on an edge, where numpy rounds otherwise
+                    # the axis finds the bin: 10-bit values times 1.2 lie on edges, where numpy rounds otherwise
                     bins = [histogram.axes[0].index(value) + 1 for value in chosen]
                     expected = np.bincount(bins, minlength=histogram.axes[0].extent)
                     np.testing.assert_array_equal(
