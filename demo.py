@@ -90,4 +90,5 @@ def cross_section(paths: list[Path]) -> float:
     """Cross-section of a simulated sample, pb: the average over its files, each weighted with its events."""
     pages = [json.loads(path.with_suffix(".json").read_text(encoding="utf-8")) for path in paths]
     weighted: float = sum(page["cross_section_pb"] * page["events"] for page in pages)
-    return weighted / sum(page["events"] for page in pages)
+    events: int = sum(page["events"] for page in pages)
+    return weighted / events

@@ -2,8 +2,8 @@
 
 python benchmarks/processors.py [--events 60000]
 
-The bare loop is what a physicist writes without a framework: uproot, numpy, torch, one `hist.fill` per variable with
-a flavour category. The tuned loop reads and fills as advtag does, without coffea. All three do the same work:
+The bare loop is what a physicist writes without a framework: uproot, numpy, torch, one `hist.fill` per variable
+with a flavour category. The tuned loop reads and fills as advtag does, without coffea. All three do the same work:
 67 inputs and 4 discriminators, raw and FGSM (20 % cap and bounds), Weight storage; their histograms are compared.
 """
 
@@ -28,11 +28,9 @@ import numpy as np
 import torch
 import uproot
 
-from attacks import FGSM, Budget
 from configs.schema import Attack, Dataset, Region, Run, Selection
 from models.discriminators import DISCRIMINATORS, discriminators
 from models.features import FeatureSet, load_features
-from models.inputs import Inputs
 from models.tagger import Tagger
 from processors.fileset import open_fileset, read_list
 from processors.histograms import HistogramProcessor, input_axis
@@ -104,7 +102,7 @@ def tuned(path: Path, features: FeatureSet, tagger: Tagger) -> dict[str, hist.Hi
     return histograms
 
 
-def read(path: Path, features: FeatureSet):  # noqa: ANN201
+def read(path: Path, features: FeatureSet):
     """Chunks of (values, present, flavour, weight) with uproot and numpy."""
     rules = {feature.present.branch for feature in features.inputs if feature.present}
     branches = {feature.branch[0] for feature in features.inputs} | rules
@@ -131,7 +129,7 @@ def read(path: Path, features: FeatureSet):  # noqa: ANN201
             yield values, present, flavour, weight.astype(np.float64)
 
 
-def network(values, present, flavour, tagger: Tagger, features: FeatureSet, batch: int = 4096):  # noqa: ANN001, ANN201
+def network(values, present, flavour, tagger: Tagger, features: FeatureSet, batch: int = 4096):
     """Raw and FGSM scores and moved inputs, in plain torch; the clean forward pass is shared with the gradient."""
     frozen = torch.from_numpy(features.integer)
     caps, bounds = torch.from_numpy(features.caps).float(), torch.from_numpy(features.bounds).float()

@@ -1,8 +1,10 @@
 """Write aside, then rename: an output is whole or it is not there."""
 
+import errno
 import os
 import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +19,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     Raises:
         AdvtagError: the folder cannot be written, or the disk is full.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}.aside")
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.aside")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield aside
@@ -39,25 +41,37 @@ def whole_folder(path: Path) -> Iterator[Path]:
     Raises:
         AdvtagError: the folder cannot be written, or the disk is full.
     """
+    path = path.resolve()  # a link to a folder on another disk stays a link
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "a file of that name is in the way")
         aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".aside", dir=path.parent))
     except OSError as error:
         raise cannot_write(path, error) from error
     try:
         yield aside
         aside.chmod(0o755)
-        if path.exists():
-            old = aside.with_suffix(".old")
-            path.rename(old)
-            aside.rename(path)
-            shutil.rmtree(old)
-        else:
-            aside.rename(path)
+        _swap(aside, path)
     except OSError as error:
         raise cannot_write(path, error) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _swap(new: Path, path: Path) -> None:
+    """Put a folder in the place of another, or leave the other there."""
+    if not path.exists():
+        new.rename(path)
+        return
+    old = new.with_suffix(".old")
+    path.rename(old)
+    try:
+        new.rename(path)
+    except OSError:
+        old.rename(path)
+        raise
+    shutil.rmtree(old)
 
 
 def cannot_write(path: Path, error: OSError) -> AdvtagError:

@@ -39,7 +39,7 @@ class Dataset:
 
     def scale(self, luminosity: float) -> float:
         """Factor that takes this dataset's histograms to `luminosity` (1/pb): sigma L / sum(w), or 1 for data."""
-        if self.data or self.cross_section is None:
+        if self.data or self.cross_section is None or self.events == 0:
             return 1.0
         return self.cross_section * luminosity / self.sum_weights
 
@@ -86,16 +86,18 @@ def read_histograms(path: Path) -> HistogramFile:
             if page["format"] != FORMAT:
                 raise AdvtagError(f"{path}: histogram format {page['format']}, this advtag reads {FORMAT}")
             names = [*page["inputs"], *page["discriminators"]]
-            histograms = {name: hist.Hist(uhi.io.zip.read(archive, name)) for name in names}
+            return HistogramFile(
+                {name: hist.Hist(uhi.io.zip.read(archive, name)) for name in names},
+                tuple(page["inputs"]),
+                tuple(page["discriminators"]),
+                {name: Dataset(**dataset) for name, dataset in page["datasets"].items()},
+                page["luminosity"],
+                page["provenance"],
+            )
+    except AdvtagError:
+        raise
     except FileNotFoundError:
         raise AdvtagError(f"{path}: no such histogram file; make it with `advtag histograms CONFIG`") from None
-    except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
-        raise AdvtagError(f"{path}: not a histogram file of advtag ({error})") from error
-    return HistogramFile(
-        histograms,
-        tuple(page["inputs"]),
-        tuple(page["discriminators"]),
-        {name: Dataset(**dataset) for name, dataset in page["datasets"].items()},
-        page["luminosity"],
-        page["provenance"],
-    )
+    except Exception as error:  # a damaged zip or array fails in many ways, zlib.error to tokenize.TokenError
+        reason = " ".join(str(error).split())[:150]
+        raise AdvtagError(f"{path}: not a histogram file of advtag ({type(error).__name__}: {reason})") from error

@@ -73,7 +73,10 @@ def _known_keys(model: type[BaseModel], location: list[str]) -> list[str]:
     schema = model.model_json_schema()
     node: dict[str, Any] = schema
     for part in location:
-        inner = node.get("properties", {}).get(part) or node.get("additionalProperties") or {}
+        named: dict[str, Any] = node.get("additionalProperties") or next(
+            iter(node.get("patternProperties", {}).values()), {}
+        )
+        inner = node.get("properties", {}).get(part) or named
         candidates = [inner, *inner.get("anyOf", ())]
         node = next((candidate for candidate in candidates if candidate.get("type") != "null"), {})
         for candidate in candidates:

@@ -3,10 +3,23 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Positive = Annotated[float, Field(gt=0)]
 PositiveInt = Annotated[int, Field(gt=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Name = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
+"""Names become folders and files."""
+
+
+def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise ValueError(f"{twice[0]!r} is listed twice")
+    return names
+
+
+Names = Annotated[tuple[str, ...], AfterValidator(_distinct)]
 
 
 class Section(BaseModel):
@@ -36,6 +49,12 @@ class Selection(Section):
     """GeV, inclusive (A. Stein et al., Comput. Softw. Big Sci. 6 (2022) 15)."""
     abs_eta: Positive = 2.5
 
+    @model_validator(mode="after")
+    def _pt_is_a_range(self) -> "Selection":
+        if not self.pt[0] < self.pt[1]:
+            raise ValueError(f"pt: {self.pt[0]} is not below {self.pt[1]}")
+        return self
+
 
 class Split(Section):
     """Fractions of events for training and validation; the rest is for testing."""
@@ -53,7 +72,7 @@ class Split(Section):
 class Columns(Section):
     """`advtag columns`: Parquet columns to train on."""
 
-    datasets: tuple[str, ...] = Field(min_length=1)
+    datasets: Names = Field(min_length=1)
     split: Split = Split()
 
 
@@ -81,7 +100,7 @@ class Attack(Section):
     """Units of standardised space."""
     capped: bool = True
     """Apply the relative caps of the feature card."""
-    seed: int = 0
+    seed: Seed = 0
 
 
 class Training(Section):
@@ -91,22 +110,22 @@ class Training(Section):
     """Name of the attack that replaces every batch; None: nominal training."""
     evaluate_with: str
     """Name of the attack of the attacked AUC after each epoch."""
-    network: str = "deepcsv"
+    network: Literal["deepcsv"] = "deepcsv"
     epochs: PositiveInt = 20
     batch: PositiveInt = 1024
     learning_rate: Positive = 1e-3
     """Adam's; falls with 1 / (1 + epoch/30) as published."""
-    seed: int = 1
+    seed: Seed = 1
 
 
 class Histograms(Section):
     """`advtag histograms`: nominal and attacked taggers, evaluated while filling."""
 
-    datasets: tuple[str, ...] = Field(min_length=1)
-    taggers: dict[str, Path] = Field(min_length=1)
+    datasets: Names = Field(min_length=1)
+    taggers: dict[Name, Path] = Field(min_length=1)
     """Tagger files by name; relative paths are relative to the output folder."""
-    attacks: tuple[str, ...] = ()
-    regions: dict[str, Region] = {"inclusive": Region()}
+    attacks: Names = ()
+    regions: dict[Name, Region] = {"inclusive": Region()}
     precision: Literal["float32", "float64"] = "float32"
     """Of the network: float64 gives bin-by-bin identical results whatever the chunking."""
 
@@ -125,7 +144,7 @@ class Run(Section):
 class Analysis(Section):
     """One analysis, from files to plots."""
 
-    name: str = Field(pattern=r"^[\w.-]+$")
+    name: Name
     output: Path
     """Folder of all outputs; a relative path is relative to the configuration file."""
     features: str
@@ -133,11 +152,11 @@ class Analysis(Section):
     luminosity: Positive = 1.0
     """1/pb, that MC is scaled to in plots."""
     label: Literal["Simulation", "Private work"] = "Private work"
-    datasets: dict[str, Dataset] = Field(min_length=1)
+    datasets: dict[Name, Dataset] = Field(min_length=1)
     selection: Selection = Selection()
     columns: Columns | None = None
-    attacks: dict[str, Attack] = {}
-    training: dict[str, Training] = {}
+    attacks: dict[Name, Attack] = {}
+    training: dict[Name, Training] = {}
     histograms: Histograms | None = None
     run: Run = Run()
 

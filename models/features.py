@@ -60,7 +60,7 @@ class Input(Frozen):
     integer: bool = False
     bounds: Annotated[tuple[float, float], BeforeValidator(_open_ended)] = (-math.inf, math.inf)
     """Physical range, in the branch's unit; an attack stays inside."""
-    cap: float | None = None
+    cap: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     """Largest relative change by an attack, |dx| <= cap |x|; None: no cap."""
     absent_at: float = 0.0
     """Where an absent entry sits in standardised space."""
@@ -68,6 +68,15 @@ class Input(Frozen):
     unit: str = ""
     bins: tuple[int, float, float]
     """Plot binning: number, low edge, high edge."""
+
+    @model_validator(mode="after")
+    def _ranges_are_ranges(self) -> "Input":
+        for key, (low, high) in (("bounds", self.bounds), ("bins", self.bins[1:])):
+            if not low < high:
+                raise ValueError(f"{key} of {self.name!r}: {low} is not below {high}")
+        if self.bins[0] < 1:
+            raise ValueError(f"bins of {self.name!r}: needs at least one bin")
+        return self
 
     def rule(self) -> dict[str, Any]:
         """What decides the numbers a tagger sees: everything but the drawing."""
@@ -164,5 +173,5 @@ def load_features(card: str) -> FeatureSet:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise AdvtagError(f"feature card {card!r}: {where}: {first['msg']}") from error
-    except (yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
+    except (yaml.YAMLError, AttributeError, KeyError, TypeError, UnicodeDecodeError) as error:
         raise AdvtagError(f"feature card {card!r} is not a card: {' '.join(str(error).split())}") from error

@@ -52,6 +52,10 @@ class Tagger(nn.Module):
         training: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        if mean.shape != (len(features),) or std.shape != mean.shape:
+            raise ValueError(
+                f"{len(features)} features, but {tuple(mean.shape)} means and {tuple(std.shape)} widths"
+            )
         self.features = features
         self.classes = tuple(classes)
         self.architecture: dict[str, Any] = {"network": network, "parameters": dict(parameters or {})}

@@ -59,10 +59,10 @@ def read_columns(folder: Path) -> Columns:
     """
     try:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        features = FeatureSet.model_validate(manifest["features"])
+        mc = [name for name, dataset in manifest["config"]["datasets"].items() if not dataset["data"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise AdvtagError(f"{folder}: no columns to train on; make them with `advtag columns CONFIG`") from error
-    features = FeatureSet.model_validate(manifest["features"])
-    mc = [name for name, dataset in manifest["config"]["datasets"].items() if not dataset["data"]]
     tables = {name: _read(folder / name, features) for name in manifest["datasets"] if name in mc}
     if not any(table.num_rows for table in tables.values()):
         raise AdvtagError(f"{folder}: no MC jets to train on")
@@ -81,10 +81,10 @@ def _read(folder: Path, features: FeatureSet) -> pa.Table:
     wanted = [*BOOKKEEPING, *(f"input_{name}" for name in features.names)]
     files = sorted(folder.glob("*.parquet"))
     try:
-        parts = [pq.read_table(path, columns=wanted) for path in files]
+        parts = [pq.read_table(path, columns=wanted, filters=pa.compute.field("split") < 2) for path in files]
+        return pa.concat_tables(parts) if parts else pa.table({})
     except (pa.ArrowException, OSError) as error:
-        raise AdvtagError(f"{folder}: cannot read the columns ({error})") from error
-    return pa.concat_tables(parts) if parts else pa.table({})
+        raise AdvtagError(f"{folder}: cannot read the columns ({' '.join(str(error).split())[:200]})") from error
 
 
 def _sample(table: pa.Table, split: int, features: FeatureSet, classes: list[str]) -> Sample:

@@ -85,8 +85,8 @@ def train_all(analysis: Analysis, *, progress: bool = True) -> list[Path]:
                 folder = analysis.output / "taggers"
                 tagger.save(folder / "checkpoints" / name / f"epoch_{len(history):04d}.safetensors")
                 last = history[-1]
-                text = f"{name}: BvsL {last['auc_raw']:.4f} raw, {last['auc_attacked']:.4f} {last['attack']}"
-                bar.update(task, advance=1, description=text)
+                raw, attacked = ("undefined" if area is None else f"{area:.4f}" for area in areas(last))
+                bar.update(task, advance=1, description=f"{name}: BvsL {raw} raw, {attacked} {last['attack']}")
 
             tagger, history = train(columns, settings, analysis, name, device, after_epoch)
             path = analysis.output / "taggers" / f"{name}.safetensors"
@@ -95,6 +95,11 @@ def train_all(analysis: Analysis, *, progress: bool = True) -> list[Path]:
                 aside.write_text(json.dumps(history, indent=1), encoding="utf-8")
             paths.append(path)
     return paths
+
+
+def areas(epoch: dict[str, Any]) -> tuple[float | None, float | None]:
+    """Raw and attacked AUC of one epoch of a history."""
+    return epoch["auc_raw"], epoch["auc_attacked"]
 
 
 def train(
@@ -136,7 +141,8 @@ def train(
                 fresh = Inputs(inputs.values, inputs.present, reseed(inputs.key, epoch))
                 inputs = attack(tagger, fresh, target)
             losses = cross_entropy(tagger(inputs.values, inputs.present), target, reduction="none")
-            loss = (losses * weight[jets]).sum() / weight[jets].sum().clamp(min=1e-6)
+            # |w|: a batch of a few jets whose signed weights cancel must not step a thousand times too far
+            loss = (losses * weight[jets]).sum() / weight[jets].abs().sum().clamp(min=1e-6)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
@@ -148,7 +154,7 @@ def train(
             {
                 "epoch": epoch,
                 "loss": float(total) / len(sample),
-                "validation_loss": float((raw["loss"] * validation_weight).sum() / validation_weight.sum()),
+                "validation_loss": float((raw["loss"] * validation_weight).sum() / validation_weight.abs().sum()),
                 "auc_raw": auc(raw["BvsL"], validation, columns.classes),
                 "auc_attacked": auc(attacked["BvsL"], validation, columns.classes),
                 "attack": settings.evaluate_with,

@@ -1,0 +1,316 @@
+"""The tagger: its arithmetic, and its file."""
+
+import json
+import pickle
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from common.errors import AdvtagError
+from models.features import FeatureSet, load_features
+from models.inputs import Inputs
+from models.tagger import Tagger, load_tagger, read_tagger, tagger_from_bytes, worker_tagger
+
+CLASSES = ("b", "bb", "c", "udsg")
+
+
+def make(card: str = "deepcsv", seed: int = 0, **options) -> Tagger:
+    features = load_features(card)
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    mean = torch.from_numpy(rng.normal(size=len(features)))
+    std = torch.from_numpy(rng.uniform(0.5, 20, len(features)))
+    return Tagger(features, CLASSES, mean, std, **options).eval()
+
+
+def jets(number: int, features: int = 67, seed: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+    rng = np.random.default_rng(seed)
+    present = torch.from_numpy(rng.random((number, features)) < 0.7)
+    values = torch.from_numpy(rng.normal(0, 10, (number, features)).astype(np.float32))
+    return torch.where(present, values, 0), present
+
+
+@pytest.fixture(scope="module")
+def tagger() -> Tagger:
+    return make(training={"name": "toy", "epochs": 3, "attack": None, "nested": {"a": [1, 2.5, "x"]}})
+
+
+@pytest.fixture(scope="module")
+def content(tagger) -> bytes:
+    return tagger.to_bytes()
+
+
+@dataclass
+class File:
+    """A tagger file taken apart, to damage it: 8 bytes of header length, JSON, tensors."""
+
+    header: dict
+    page: dict
+    tensors: bytes
+
+    @classmethod
+    def open(cls, content: bytes) -> "File":
+        end = 8 + int.from_bytes(content[:8], "little")
+        header = json.loads(content[8:end])
+        return cls(header, json.loads(header["__metadata__"]["advtag"]), content[end:])
+
+    def close(self) -> bytes:
+        self.header["__metadata__"] = {"advtag": json.dumps(self.page)}
+        return self.without_page()
+
+    def without_page(self) -> bytes:
+        text = json.dumps(self.header).encode()
+        return len(text).to_bytes(8, "little") + text + self.tensors
+
+
+def refused(content: bytes) -> str:
+    with pytest.raises(AdvtagError) as error:
+        tagger_from_bytes(content, "some/place.safetensors")
+    text = str(error.value)
+    assert text.startswith("some/place.safetensors: ")
+    assert "\n" not in text
+    return text
+
+
+def test_forward_against_numpy(tagger) -> None:
+    values, present = jets(40)
+    mean, std = tagger.mean.double().numpy(), tagger.std.double().numpy()
+    x = np.full((40, 67), -0.5)
+    for jet in range(40):
+        for k in range(67):
+            if present[jet, k]:
+                x[jet, k] = (float(values[jet, k]) - mean[k]) / std[k]
+    state = {name: tensor.double().numpy() for name, tensor in tagger.network.state_dict().items()}
+    linear = sorted({int(name.split(".")[1]) for name in state})
+    for layer in linear:
+        x = x @ state[f"layers.{layer}.weight"].T + state[f"layers.{layer}.bias"]
+        if layer != linear[-1]:
+            x = np.maximum(x, 0)
+    np.testing.assert_allclose(tagger(values, present).detach().numpy(), x, rtol=1e-4, atol=1e-5)
+
+
+def test_absent_entries_mean_nothing(tagger) -> None:
+    values, present = jets(60)
+    clean = tagger(values, present)
+    for other in (1.0, -999.0, 7e31, -1.5e25):
+        assert torch.equal(tagger(torch.where(present, values, other), present), clean)
+    assert not torch.equal(tagger(values, torch.ones_like(present)), clean)
+
+
+def test_gradient_of_absent_entries_is_zero(tagger) -> None:
+    values, present = jets(60)
+    values.requires_grad_()
+    (gradient,) = torch.autograd.grad(tagger(values, present).exp().sum(), values)
+    assert torch.isfinite(gradient).all()
+    assert (gradient[~present] == 0).all()
+    assert (gradient[present] != 0).float().mean() > 0.95
+
+
+def test_presence_itself_is_information(tagger) -> None:
+    """An absent entry sits at the card's place, which a present value can take too."""
+    values, present = jets(1)
+    place = tagger.mean - 0.5 * tagger.std
+    torch.testing.assert_close(
+        tagger(torch.where(present, values, place), torch.ones_like(present)), tagger(values, present)
+    )
+
+
+@pytest.mark.parametrize("card", ["deepcsv", "nanoaod"])
+def test_file_round_trips_bit_by_bit(tmp_path, card) -> None:
+    tagger = make(card, training={"name": "toy", "epochs": 3})
+    path = tmp_path / "new" / "tagger.safetensors"
+    tagger.save(path)
+    back = load_tagger(path, tagger.features)
+    assert back.to_bytes() == tagger.to_bytes() == path.read_bytes() == read_tagger(path)
+    values, present = jets(200, len(tagger.features))
+    assert torch.equal(back(values, present), tagger(values, present))
+    assert back.features == tagger.features
+    assert back.classes == CLASSES
+    assert back.provenance == {"name": "toy", "epochs": 3}
+    assert back.architecture == tagger.architecture
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+
+
+def test_loaded_tagger_is_frozen_and_in_evaluation_mode(content) -> None:
+    loaded = tagger_from_bytes(content, "x")
+    assert not any(module.training for module in loaded.modules())
+    assert not any(parameter.requires_grad for parameter in loaded.parameters())
+
+
+def test_other_architectures_round_trip() -> None:
+    tagger = make("nanoaod", parameters={"width": 11, "hidden": 2, "dropout": 0.0})
+    back = tagger_from_bytes(tagger.to_bytes(), "x")
+    assert sum(parameter.numel() for parameter in back.parameters()) == 20 * 11 + 11 + 11 * 11 + 11 + 11 * 4 + 4
+    assert back.to_bytes() == tagger.to_bytes()
+
+
+def test_no_pickle_in_the_file(content) -> None:
+    """The file is a JSON header and the tensors' bytes, nothing else."""
+    file = File.open(content)
+    spans = sorted(entry["data_offsets"] for name, entry in file.header.items() if name != "__metadata__")
+    assert spans[0][0] == 0
+    assert [start for start, _ in spans[1:]] == [end for _, end in spans[:-1]]
+    assert spans[-1][1] == len(file.tensors)
+    assert {entry["dtype"] for name, entry in file.header.items() if name != "__metadata__"} == {"F32"}
+    assert file.page["format"] == 1
+    with pytest.raises((pickle.UnpicklingError, EOFError, ValueError, KeyError, IndexError, UnicodeDecodeError)):
+        pickle.loads(content)
+
+
+def test_a_pickle_is_refused_and_not_run(tmp_path) -> None:
+    class Bomb:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "run"), "w"))
+
+    refused(pickle.dumps(Bomb()))
+    torch.save(Bomb(), tmp_path / "bomb.pt")
+    refused((tmp_path / "bomb.pt").read_bytes())
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"", b"\0", b"garbage", b"\xff" * 64, b"\0" * 64, b"{}", b"\2\0\0\0\0\0\0\0{}"]
+)
+def test_garbage_is_refused(garbage) -> None:
+    assert "not a tagger file" in refused(garbage)
+
+
+@given(cut=st.floats(0, 1, exclude_max=True))
+@settings(max_examples=60, deadline=None)
+def test_truncated_file_is_refused(content, cut) -> None:
+    refused(content[: int(cut * len(content))])
+
+
+@given(place=st.integers(0, 30_000), byte=st.integers(0, 255))
+@settings(max_examples=200, deadline=None)
+def test_a_damaged_header_is_refused_or_harmless(content, place, byte) -> None:
+    """One wrong byte: a tagger of the same shape or one line, never another exception."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    damaged = bytearray(content)
+    damaged[place % end] = byte
+    message = "x: "
+    try:
+        tagger = tagger_from_bytes(bytes(damaged), "x")
+        assert len(tagger.mean) == len(tagger.features)
+    except AdvtagError as error:
+        message = str(error)
+    assert message.startswith("x: ")
+
+
+def test_other_format_is_refused(content) -> None:
+    file = File.open(content)
+    file.page["format"] = 2
+    assert "format 2" in refused(file.close())
+
+
+def test_safetensors_of_somebody_else_is_refused(content) -> None:
+    file = File.open(content)
+    del file.header["__metadata__"]
+    assert "not a tagger file" in refused(file.without_page())
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("architecture", {"network": "transformer", "parameters": {}}),
+        ("architecture", {"network": "deepcsv", "parameters": {"depth": 3}}),
+        ("architecture", {"network": "deepcsv", "parameters": {"width": 99}}),
+        ("architecture", None),
+        ("classes", ["b", "udsg"]),
+        ("classes", 4),
+        ("features", {"name": "x", "inputs": []}),
+        ("features", None),
+        ("training", 3),
+    ],
+    ids=str,
+)
+def test_wrong_page_is_refused(content, key, value) -> None:
+    file = File.open(content)
+    file.page[key] = value
+    refused(file.close())
+
+
+@pytest.mark.parametrize("key", ["format", "architecture", "features", "classes", "training"])
+def test_missing_page_key_is_refused(content, key) -> None:
+    file = File.open(content)
+    del file.page[key]
+    refused(file.close())
+
+
+@pytest.mark.parametrize("wrong", [torch.zeros(3), torch.zeros(1)], ids=["3", "1"])
+def test_standardisation_of_another_length_is_refused(tagger, wrong) -> None:
+    """A single number would be broadcast over all features without a word."""
+    other = make()
+    other.mean = wrong
+    refused(other.to_bytes())
+
+
+def test_wrong_card_is_refused_by_name(tmp_path, tagger) -> None:
+    path = tmp_path / "t.safetensors"
+    tagger.save(path)
+    with pytest.raises(AdvtagError) as error:
+        load_tagger(path, load_features("nanoaod"))
+    text = str(error.value)
+    assert text.startswith(str(path))
+    for word in ("'deepcsv'", "'nanoaod'", tagger.features.digest):
+        assert word in text
+
+
+def test_a_card_with_other_labels_is_the_same_card(tmp_path, tagger) -> None:
+    path = tmp_path / "t.safetensors"
+    tagger.save(path)
+    card = json.loads(tagger.features.model_dump_json())
+    card["inputs"][3]["label"] = "another label"
+    load_tagger(path, FeatureSet.model_validate(card))
+    card["inputs"][3]["cap"] = 0.3
+    with pytest.raises(AdvtagError):
+        load_tagger(path, FeatureSet.model_validate(card))
+
+
+@pytest.mark.parametrize("kind", ["missing", "folder"])
+def test_unreadable_file(tmp_path, kind) -> None:
+    path = tmp_path / "t.safetensors" if kind == "missing" else tmp_path
+    with pytest.raises(AdvtagError, match="cannot read the tagger") as error:
+        load_tagger(path)
+    assert str(path) in str(error.value)
+
+
+def test_save_below_a_file(tmp_path, tagger) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(AdvtagError, match="cannot write"):
+        tagger.save(tmp_path / "file" / "t.safetensors")
+
+
+def test_worker_tagger_is_built_once_per_type(content) -> None:
+    first = worker_tagger(content, "x", torch.float64)
+    assert worker_tagger(content, "x", torch.float64) is first
+    assert worker_tagger(content, "x", torch.float32) is not first
+    assert {tensor.dtype for tensor in first.state_dict().values()} == {torch.float64}
+    values, present = jets(50)
+    single = tagger_from_bytes(content, "x")(values, present)
+    torch.testing.assert_close(first(values.double(), present).float(), single, rtol=1e-4, atol=1e-5)
+
+
+def test_inputs_slice_move_and_convert() -> None:
+    values, present = jets(10, 3)
+    inputs = Inputs(values, present, torch.arange(10))
+    assert len(inputs) == 10
+    part = inputs[torch.tensor([4, 2])]
+    assert torch.equal(part.values, values[[4, 2]])
+    assert torch.equal(part.present, present[[4, 2]])
+    assert part.key.tolist() == [4, 2]
+    assert len(inputs[2:5]) == 3
+    double = inputs.to(dtype=torch.float64)
+    assert (double.values.dtype, double.present.dtype, double.key.dtype) == (
+        torch.float64,
+        torch.bool,
+        torch.int64,
+    )
+    moved = inputs.moved(values + 1)
+    assert moved.present is inputs.present
+    assert moved.key is inputs.key
+    assert torch.equal(inputs.values, values)

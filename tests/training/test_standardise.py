@@ -1,0 +1,70 @@
+"""Mean and width against numpy, with absent entries as NaN."""
+
+import numpy as np
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from models.inputs import Inputs
+from training.standardise import standardisation
+
+
+def inputs_of(values: np.ndarray, present: np.ndarray) -> Inputs:
+    values = np.where(present, values, 0).astype(np.float32)
+    return Inputs(torch.from_numpy(values), torch.from_numpy(present), torch.arange(len(values)))
+
+
+@given(
+    values=arrays(np.float32, (20, 4), elements=st.floats(-1000, 1000, width=32)),
+    present=arrays(np.bool_, (20, 4)),
+)
+@settings(max_examples=150, deadline=None)
+def test_is_nanmean_and_nanstd(values, present) -> None:
+    mean, std = standardisation(inputs_of(values, present))
+    assert mean.dtype == std.dtype == torch.float32
+    for k in range(4):
+        there = values[present[:, k], k].astype(np.float64)
+        expected = (there.mean(), there.std()) if len(there) else (0.0, 1.0)
+        np.testing.assert_allclose(float(mean[k]), expected[0], rtol=1e-5, atol=1e-4)
+        if expected[1] > 1e-6:
+            np.testing.assert_allclose(float(std[k]), expected[1], rtol=1e-5)
+        elif len(set(there)) <= 1:
+            assert float(std[k]) == 1
+
+
+def test_masked_array_with_large_mean() -> None:
+    """A one-pass variance in float32 would be all rounding here."""
+    rng = np.random.default_rng(0)
+    values = rng.normal([1e4, -1e4, 0.001], [1, 0.5, 1e-4], (5000, 3)).astype(np.float32)
+    present = rng.random(values.shape) < 0.6
+    masked = np.where(present, values.astype(np.float64), np.nan)
+    mean, std = standardisation(inputs_of(values, present))
+    np.testing.assert_allclose(mean, np.nanmean(masked, axis=0), rtol=1e-6)
+    np.testing.assert_allclose(std, np.nanstd(masked, axis=0), rtol=1e-6)
+
+
+def test_never_present_and_constant() -> None:
+    values = np.array([[5.0, 0.1, 1.0, 3.0]] * 7)
+    present = np.array([[False, True, True, False]] * 7)
+    present[0, 3] = True
+    mean, std = standardisation(inputs_of(values, present))
+    assert mean.tolist() == [0, np.float32(0.1), 1, 3]
+    assert std.tolist() == [1, 1, 1, 1]
+
+
+def test_what_an_absent_entry_holds_does_not_count() -> None:
+    rng = np.random.default_rng(1)
+    clean = inputs_of(rng.normal(size=(100, 3)), rng.random((100, 3)) < 0.5)
+    dirty = clean.moved(torch.where(clean.present, clean.values, 7e31))
+    for a, b in zip(standardisation(clean), standardisation(dirty), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_standardised_inputs_have_mean_0_and_width_1() -> None:
+    rng = np.random.default_rng(2)
+    inputs = inputs_of(rng.normal(3, 7, (1000, 5)), rng.random((1000, 5)) < 0.7)
+    mean, std = standardisation(inputs)
+    z = np.where(inputs.present, (inputs.values - mean) / std, np.nan)
+    np.testing.assert_allclose(np.nanmean(z, axis=0), 0, atol=1e-6)
+    np.testing.assert_allclose(np.nanstd(z, axis=0), 1, rtol=1e-6)

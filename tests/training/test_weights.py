@@ -1,0 +1,129 @@
+"""The pt-eta-flavour weights against the published formula, written as loops."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from training.weights import ETA_EDGES, PT_EDGES, PtEtaFlavourWeights
+
+
+def bin_of(edges: np.ndarray, x: float) -> int:
+    """Half-open bins; what lies outside counts in the outermost."""
+    found = 0
+    for edge in range(len(edges) - 1):
+        if x >= edges[edge]:
+            found = edge
+    return found
+
+
+def published(target, pt, eta, weight, classes) -> np.ndarray:
+    """w_f(bin) = mean_f' h_f'(bin) / h_f(bin) * (N / N_f) / sum_f' (N / N_f'), one jet at a time, average 1."""
+    counts: dict[tuple[int, int, int], float] = {}
+    place = [(int(f), bin_of(PT_EDGES, p), bin_of(ETA_EDGES, e)) for f, p, e in zip(target, pt, eta, strict=True)]
+    for where, w in zip(place, weight, strict=True):
+        counts[where] = counts.get(where, 0.0) + w
+    number = [sum(n for where, n in counts.items() if where[0] == f) for f in range(classes)]
+    total = sum(number)
+    weights = []
+    for f, i, j in place:
+        shapes = [counts.get((g, i, j), 0.0) / number[g] for g in range(classes) if number[g] > 0]
+        h_f = counts[f, i, j] / number[f]
+        balance = (total / number[f]) / sum(total / n for n in number if n > 0)
+        weights.append(sum(shapes) / len(shapes) / h_f * balance)
+    weights = np.array(weights)
+    return weights * sum(weight) / sum(w * v for w, v in zip(weights, weight, strict=True))
+
+
+def toy(number: int, classes: int, seed: int, *, negative: float = 0.0):
+    rng = np.random.default_rng(seed)
+    target = rng.integers(0, classes, number)
+    pt = rng.exponential(40 + 30 * target) + rng.uniform(10, 30)
+    eta = np.clip(rng.normal(0, 0.8 + 0.3 * target), -2.6, 2.6)
+    weight = rng.uniform(0.5, 2, number) * np.where(rng.random(number) < negative, -1, 1)
+    return target, pt, eta, weight
+
+
+@given(
+    number=st.integers(1, 120),
+    classes=st.integers(1, 4),
+    seed=st.integers(0, 10_000),
+)
+@settings(max_examples=80, deadline=None)
+def test_published_formula(number, classes, seed) -> None:
+    target, pt, eta, weight = toy(number, classes, seed)
+    found = PtEtaFlavourWeights(target, pt, eta, weight, classes)(target, pt, eta)
+    np.testing.assert_allclose(found, published(target, pt, eta, weight, classes), rtol=1e-9)
+
+
+@given(number=st.integers(2, 300), seed=st.integers(0, 10_000), negative=st.sampled_from([0.0, 0.1, 0.4]))
+@settings(max_examples=80, deadline=None)
+def test_weights_are_finite_and_average_one(number, seed, negative) -> None:
+    target, pt, eta, weight = toy(number, 4, seed, negative=negative)
+    weight[0] = number  # the sum of generator weights of a physical sample is positive
+    found = PtEtaFlavourWeights(target, pt, eta, weight, 4)(target, pt, eta)
+    assert np.isfinite(found).all()
+    assert (found >= 0).all()
+    assert (found * weight).sum() / weight.sum() == pytest.approx(1)
+
+
+def test_classes_get_equal_totals_and_spectra() -> None:
+    rng = np.random.default_rng(3)
+    target = rng.choice(4, 40_000, p=[0.5, 0.1, 0.2, 0.2])
+    pt = rng.triangular(10, 20 + 20 * target, 110).clip(20, 105.9)
+    eta = rng.uniform(-2.5, 2.5, 40_000) * rng.uniform(0.3, 1, 40_000) ** (target / 3)
+    weight = rng.uniform(0.5, 2, 40_000)
+    found = PtEtaFlavourWeights(target, pt, eta, weight, 4)(target, pt, eta) * weight
+    spectra = [
+        np.histogram2d(pt[target == f], eta[target == f], [PT_EDGES, ETA_EDGES], weights=found[target == f])[0]
+        for f in range(4)
+    ]
+    unweighted = [
+        np.histogram2d(pt[target == f], eta[target == f], [PT_EDGES[1:8], ETA_EDGES])[0] for f in range(4)
+    ]
+    assert np.min(unweighted) > 0
+    assert np.ptp(unweighted, axis=0).min() > 10
+    for spectrum in spectra[1:]:
+        np.testing.assert_allclose(spectrum, spectra[0], rtol=1e-9)
+    assert spectra[0].sum() == pytest.approx(weight.sum() / 4)
+
+
+def test_empty_bins_and_empty_classes_weigh_nothing() -> None:
+    target, pt, eta = np.array([0, 0, 2, 2]), np.array([50.0, 200, 50, 50]), np.zeros(4)
+    fitted = PtEtaFlavourWeights(target, pt, eta, np.ones(4), 4)
+    every = np.array([(f, p, e) for f in range(4) for p in PT_EDGES[:-1] for e in ETA_EDGES[:-1]])
+    found = fitted(every[:, 0].astype(int), every[:, 1], every[:, 2])
+    assert np.isfinite(found).all()
+    assert (found > 0).sum() == 3
+    assert fitted(np.array([1, 3]), np.array([50.0, 50]), np.zeros(2)).tolist() == [0, 0]
+
+
+def test_outside_the_edges_counts_in_the_outermost_bins() -> None:
+    target, pt, eta, weight = toy(2000, 2, 5)
+    fitted = PtEtaFlavourWeights(target, pt, eta, weight, 2)
+    one = np.array([1])
+
+    def at(p: float, e: float) -> float:
+        return float(fitted(one, np.array([p]), np.array([e]))[0])
+
+    assert at(1.0, 0.1) == at(15.0, 0.1)
+    assert at(5000.0, 0.1) == at(1000.0, 0.1)
+    assert at(50.0, -4.0) == at(50.0, -2.5)
+    assert at(50.0, 2.5) == at(50.0, 2.49) == at(50.0, 3)
+    assert at(20.0, 0.1) == at(25.9, 0.1) != at(26.0, 0.1)
+
+
+def test_flavours_of_equal_spectra_and_size_weigh_one() -> None:
+    target, pt, eta = np.repeat([0, 1], 3), np.tile([30.0, 50, 70], 2), np.tile([0.1, 1.1, -2.0], 2)
+    fitted = PtEtaFlavourWeights(target, pt, eta, np.ones(6), 2)
+    np.testing.assert_allclose(fitted(target, pt, eta), 1)
+
+
+def test_a_bin_outweighed_by_negative_weights() -> None:
+    """All of one class is negative: it weighs nothing, the rest is finite."""
+    target, pt, eta = np.array([0, 0, 1, 1, 1]), np.full(5, 50.0), np.zeros(5)
+    weight = np.array([1.0, 1, -2, 0.5, 0.5])
+    found = PtEtaFlavourWeights(target, pt, eta, weight, 2)(target, pt, eta)
+    assert np.isfinite(found).all()
+    assert (found[2:] == 0).all()
+    assert (found[:2] > 0).all()
