@@ -1,17 +1,14 @@
 """Draw many figures in a few worker processes, each of which gets only what its figure needs."""
 
 import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from common.errors import AdvtagError
 from plots.style import save
@@ -45,15 +42,6 @@ class Job:
                 f"{self.path}: cannot be drawn ({type(error).__name__}: {reason}); check the label and the "
                 "binning of this variable in the feature card"
             ) from error
-
-
-@contextmanager
-def bar(console: Console, total: int, *, shown: bool) -> Iterator[Callable[[], None]]:
-    """Show a progress bar; yield the function that moves it by one."""
-    parts = (TextColumn("plots"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*parts, console=console, disable=not shown) as progress:
-        task = progress.add_task("plots", total=total)
-        yield lambda: progress.advance(task)
 
 
 def draw_all(jobs: Sequence[Job], workers: int, step: Callable[[], None]) -> list[Path]:

@@ -19,8 +19,9 @@ from rich.console import Console
 from common.errors import AdvtagError
 from common.files import whole_file
 from common.histograms import HistogramFile
+from common.progress import progress_bar
 from plots.datamc import data_mc
-from plots.jobs import Job, bar, draw_all
+from plots.jobs import Job, draw_all
 from plots.roc import auc_table, roc
 from plots.shapes import filled, regions_of, scaled
 from plots.training import auc_against_epoch
@@ -58,8 +59,9 @@ def make_plots(
     console = Console(stderr=True)
     names = wanted_regions(histograms, regions, console)
     jobs = list(figures(histograms, histories, folder, names, label))
-    with bar(console, len(jobs), shown=progress) as step:
-        paths = draw_all(jobs, workers, step)
+    with progress_bar("figures", show=progress) as bar:
+        task = bar.add_task("plots", total=len(jobs))
+        paths = draw_all(jobs, workers, lambda: bar.advance(task))
     with whole_file(folder / AUC) as aside:
         aside.write_text(json.dumps(auc_table(histograms, names), indent=1, allow_nan=False))
     return [*paths, folder / AUC]

@@ -2,6 +2,7 @@
 
 import logging
 import multiprocessing
+import signal
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, wait
 from contextlib import contextmanager
@@ -11,17 +12,9 @@ from typing import Any
 import dask
 from coffea.processor.accumulator import accumulate
 from coffea.processor.executor import ExecutorBase, WorkItem
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from common.errors import AdvtagError
+from common.progress import progress_bar
 from configs.schema import Run
 
 IN_FLIGHT = 4
@@ -45,27 +38,12 @@ class Executor(ExecutorBase):  # type: ignore[misc]
 
     def __call__(self, items: list[WorkItem], work: Work, accumulator: Any) -> tuple[Any, int]:
         """Run and merge; coffea's Runner calls this."""
-        with progress_bar(self.status) as bar:
+        with progress_bar("events", show=self.status) as bar:
             task = bar.add_task(self.function_name or "chunks", total=sum(len(item) for item in items))
             for output in self.results(items, work):
                 accumulator = accumulate([output], accumulator)
                 bar.advance(task, sum(len(item) for item in output["processed"]))
         return accumulator, 0
-
-
-def progress_bar(show: bool) -> Progress:
-    """Progress in events, on stderr; nothing where nobody looks."""
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("events"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not (show and console.is_terminal),
-    )
 
 
 @contextmanager
@@ -76,7 +54,9 @@ def executor(run: Run, *, progress: bool) -> Iterator[Executor]:
     elif run.executor == "futures":
         # spawn: a fork of a process that has used torch's threads can hang
         spawn = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(run.workers, mp_context=spawn) as pool:
+        with ProcessPoolExecutor(
+            run.workers, mp_context=spawn, initializer=_leave_interrupts_to_the_parent
+        ) as pool:
             try:
                 yield Executor(
                     status=progress, results=lambda items, work: _pooled(pool, run.workers, items, work)
@@ -86,6 +66,11 @@ def executor(run: Run, *, progress: bool) -> Iterator[Executor]:
     else:
         with dask_client(run) as client:
             yield Executor(status=progress, results=lambda items, work: _on_dask(client, items, work))
+
+
+def _leave_interrupts_to_the_parent() -> None:
+    """Ctrl-C reaches all processes of a terminal; a worker killed while it sends its output hangs the pool."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _pooled(pool: ProcessPoolExecutor, workers: int, items: Iterable[WorkItem], work: Work) -> Iterator[Any]:

@@ -11,19 +11,8 @@ from contextlib import closing, contextmanager
 from multiprocessing import get_context
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
-
 from common.errors import AdvtagError
+from common.progress import progress_bar
 from simulation.block import Block
 from simulation.chain import MAX_EVENTS, MAX_SEED, make_block
 from simulation.generator import get_process, load_libraries
@@ -81,7 +70,7 @@ def simulate(
     _make_folder(folder)
 
     blocks = _make_blocks(process, variant, seed, events, workers)
-    with closing(blocks), _progress_bar(progress) as bar:
+    with closing(blocks), progress_bar("events", show=progress) as bar:
         task = bar.add_task(f"{process} {variant}", total=events)
         parts = _split(blocks, events_per_file)
         for number, path in enumerate(paths):
@@ -174,24 +163,3 @@ def _one_thread_each() -> Iterator[None]:
             del os.environ[_THREADS_VARIABLE]
         else:
             os.environ[_THREADS_VARIABLE] = before
-
-
-class _SpeedColumn(ProgressColumn):
-    """Events per second."""
-
-    def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text("-" if speed is None else f"{speed:.0f} events/s")
-
-
-def _progress_bar(wanted: bool) -> Progress:
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _SpeedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not (wanted and console.is_terminal),
-    )

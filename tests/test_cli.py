@@ -3,8 +3,10 @@
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -211,3 +213,20 @@ def test_simulation_without_the_extra(tmp_path):
     assert_one_line_error(result, "pip install advtag[simulation]")
     shutil.rmtree(tmp_path / "__pycache__", ignore_errors=True)
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("executor", ["iterative", "futures"])
+def test_interrupt_leaves_nothing(write_config, tmp_path, executor):
+    """Ctrl-C in a terminal reaches every process of the job."""
+    config = write_config(**sections())
+    command = [sys.executable, ROOT / "advtag.py", "columns", config, "--executor", executor, "--chunksize", "1"]
+    job = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    aside = tmp_path / "out_analysis"
+    while not list(aside.glob(".columns.*/v5/*.parquet")):  # it is under way
+        assert job.poll() is None
+        time.sleep(0.05)
+    os.killpg(job.pid, signal.SIGINT)
+    _, told = job.communicate(timeout=60)
+    assert job.returncode not in (0, None)
+    assert "Traceback" not in told
+    assert leftovers(tmp_path) == ["out_analysis"]

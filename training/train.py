@@ -10,15 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -28,6 +19,7 @@ from attacks.attack import evaluation_mode
 from attacks.build import build_attack
 from common.errors import AdvtagError
 from common.files import whole_file
+from common.progress import progress_bar
 from common.provenance import provenance
 from configs.schema import Analysis, Training
 from models.discriminators import discriminators
@@ -66,20 +58,10 @@ def train_all(analysis: Analysis, *, progress: bool = True) -> list[Path]:
         # batches this small gain nothing from a second thread, and wait for it where the machine is shared: 7 s of
         # training became 34 s beside two other jobs on two cores
         torch.set_num_threads(1)
-    console = Console(stderr=True)
     paths = []
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not (progress and console.is_terminal),
-    )
-    with bar:
+    with progress_bar("epochs", show=progress) as bar:
         for name, settings in analysis.training.items():
-            task = bar.add_task(f"{name}: epochs on {device}", total=settings.epochs)
+            task = bar.add_task(f"{name} on {device}", total=settings.epochs)
 
             def after_epoch(tagger: Tagger, history: History, name: str = name, task: Any = task) -> None:
                 folder = analysis.output / "taggers"
