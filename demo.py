@@ -53,8 +53,8 @@ def run_demo(output: Path, events: int, *, executor: str, workers: int, progress
     make_plots(histograms, histories, folder, label=analysis.label, workers=workers, progress=progress)
     report = make_report(histograms, folder, title=analysis.name)
     say("done. Open:")
-    for path in (report, *sorted(folder.glob("*/*/BvsL.png")), *sorted(folder.glob("*/BvsL.png")), config):
-        typer.echo(path)
+    for path in (report, *sorted(folder.glob("*/BvsL.png")), *sorted(folder.glob("*/roc.png")), config):
+        typer.echo(path.absolute())
     return report
 
 
