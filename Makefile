@@ -11,7 +11,8 @@ install: $(STAMP)
 # torchattacks, an oracle of the tests, pins libraries that it does not need here: installed without its pins
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "advtag needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+		echo "cannot make a virtual environment: install it with 'apt-get install python3-venv'" >&2; exit 1; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[simulation,dev]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps torchattacks
 	touch $(STAMP)
@@ -21,10 +22,7 @@ demo: $(STAMP)
 	rm -rf demo-output
 	$(BIN)/advtag demo --output demo-output --workers 2
 
-test: $(STAMP)
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadscope
 
 lint: $(STAMP)

@@ -3,6 +3,7 @@
 Rooms are imported inside the verbs, so that `advtag --help` does not wait for torch.
 """
 
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -59,9 +60,7 @@ def simulate(
     """
     from simulation.run import simulate as run_simulation
 
-    for path in run_simulation(
-        process, events, output, variant=variant, seed=seed, workers=workers, progress=progress
-    ):
+    for path in run_simulation(process, events, output, variant=variant, seed=seed, workers=workers, progress=progress):
         typer.echo(path)
 
 
@@ -129,18 +128,9 @@ def plot(config: Config, overrides: Overrides = None, progress: Progress = True)
 
     Example: advtag plot demo.yaml
     """
-    from common.histograms import read_histograms
-    from plots.run import make_plots
-    from plots.training import read_histories
+    from plots.analysis import draw
 
-    analysis = _analysis(config, overrides)
-    histograms = read_histograms(analysis.output / "histograms.zip")
-    histories = read_histories(analysis.output / "taggers")
-    folder = analysis.output / "plots"
-    make_plots(
-        histograms, histories, folder, label=analysis.label, workers=analysis.run.workers, progress=progress
-    )
-    typer.echo(folder)
+    typer.echo(draw(_analysis(config, overrides), progress=progress))
 
 
 @app.command()
@@ -149,12 +139,9 @@ def report(config: Config, overrides: Overrides = None) -> None:
 
     Example: advtag report demo.yaml
     """
-    from common.histograms import read_histograms
-    from plots.report import make_report
+    from plots.analysis import report as write_report
 
-    analysis = _analysis(config, overrides)
-    histograms = read_histograms(analysis.output / "histograms.zip")
-    typer.echo(make_report(histograms, analysis.output / "plots", title=analysis.name))
+    typer.echo(write_report(_analysis(config, overrides)))
 
 
 @app.command()
@@ -176,6 +163,8 @@ def demo(
 
 def main() -> None:
     """Run the command line; an error of the user's is one line on stderr and exit code 1."""
+    # batch systems end a job with SIGTERM: leave through the same doors as on Ctrl-C, and nothing half-written stays
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         app()
     except AdvtagError as error:

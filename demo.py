@@ -2,7 +2,7 @@
 
 import json
 import time
-from importlib.resources import files
+from importlib.resources import as_file, files
 from pathlib import Path
 
 import typer
@@ -11,6 +11,7 @@ import yaml
 from common.errors import AdvtagError
 from common.files import cannot_write
 
+TEMPLATE = files("configs") / "demo.yaml"
 TRAIN, EVALUATE = 0.5, 0.25
 """Shares of the events: MC to train on, MC to plot; the rest is data."""
 
@@ -22,9 +23,7 @@ def run_demo(output: Path, events: int, *, executor: str, workers: int, progress
         AdvtagError: the folder holds something already, or a stage failed
     """
     from configs.load import load_analysis
-    from plots.report import make_report
-    from plots.run import make_plots
-    from plots.training import read_histories
+    from plots.analysis import draw, report
     from processors.jobs import make_columns, make_histograms
     from training.train import train_all
 
@@ -35,27 +34,25 @@ def run_demo(output: Path, events: int, *, executor: str, workers: int, progress
 
     if output.exists() and any(output.iterdir()):
         raise AdvtagError(f"{output}: not empty; choose another folder with --output, or delete it")
+    overrides = [f"run.executor={executor}", f"run.workers={workers}"]
+    with as_file(TEMPLATE) as template:
+        load_analysis(template, overrides)  # a wrong option is told before the long simulation
     say(f"simulating {events} events")
     config = prepare(output, events, workers, progress=progress)
-    analysis = load_analysis(config, [f"run.executor={executor}", f"run.workers={workers}"])
+    analysis = load_analysis(config, overrides)
     say("columns")
     make_columns(analysis, progress=progress)
     say("training")
     train_all(analysis, progress=progress)
     say("histograms")
-    filled = make_histograms(analysis, progress=progress)
+    make_histograms(analysis, progress=progress)
     say("plots")
-    from common.histograms import read_histograms
-
-    histograms = read_histograms(filled)
-    histories = read_histories(analysis.output / "taggers")
-    folder = analysis.output / "plots"
-    make_plots(histograms, histories, folder, label=analysis.label, workers=workers, progress=progress)
-    report = make_report(histograms, folder, title=analysis.name)
+    folder = draw(analysis, progress=progress)
+    page = report(analysis)
     say("done. Open:")
-    for path in (report, *sorted(folder.glob("*/BvsL.png")), *sorted(folder.glob("*/roc.png")), config):
+    for path in (page, *sorted(folder.glob("*/BvsL.png")), *sorted(folder.glob("*/roc.png")), config):
         typer.echo(path.absolute())
-    return report
+    return page
 
 
 def prepare(output: Path, events: int, workers: int, *, progress: bool) -> Path:
@@ -66,14 +63,12 @@ def prepare(output: Path, events: int, workers: int, *, progress: bool) -> Path:
     shares = {("mc", 1): int(events * TRAIN), ("mc", 2): int(events * EVALUATE)}
     shares["data", 3] = events - sum(shares.values())
     made = {
-        sample: simulate(
-            "ttbar", number, folder, variant=sample[0], seed=sample[1], workers=workers, progress=progress
-        )
+        sample: simulate("ttbar", number, folder, variant=sample[0], seed=sample[1], workers=workers, progress=progress)
         for sample, number in shares.items()
     }
-    config = yaml.safe_load((files("configs") / "demo.yaml").read_text(encoding="utf-8"))
+    config = yaml.safe_load(TEMPLATE.read_text(encoding="utf-8"))
     # MC is normalised to the rate of the data, as CMS does with measured or higher-order cross-sections: those of
-    # the two tunes differ by 14 %, which is not what this study is about
+    # the two tunes differ by a tenth or more, which is not what this study is about
     rate = cross_section(made["mc", 1] + made["mc", 2])
     for name in ("ttbar_train", "ttbar"):
         config["datasets"][name]["cross_section"] = round(rate, 2)

@@ -17,8 +17,9 @@ class Budget:
 
     with s the unit of standardised space (the tagger's `std`), r the relative cap and lo, hi the physical range of
     the feature card. Absent and integer entries are frozen. An x outside [lo, hi] may only move back towards it.
-    A cap leaves x = 0 where it is. Sources: epsilon and the masks, A. Stein et al., Comput. Softw. Big Sci. 6
-    (2022) 15; the 20 % cap, `restrict_impact` of the DeepJet study, CMS DP-2022/049.
+    A cap leaves x = 0 where it is. Sources: epsilon and the masks, the code of A. Stein et al., Comput. Softw.
+    Big Sci. 6 (2022) 15, and of the CMS thesis study before it; the 20 % cap, `restrict_impact` of that paper's code
+    and of the DeepJet study (CMS DP-2022/049); the thesis study on the 67 DeepCSV inputs has no cap.
     """
 
     epsilon: float

@@ -8,7 +8,7 @@ from models.tagger import Tagger
 
 
 class FGSM(Attack):
-    """One step of full size against the gradient's sign: x + eps s sign(dL/dx), projected into the budget.
+    """One step of full size along the sign of the loss gradient: x + eps s sign(dL/dx), projected into the budget.
 
     L is the cross entropy with the true class (I. Goodfellow et al., arXiv:1412.6572; on jets: A. Stein et al.,
     Comput. Softw. Big Sci. 6 (2022) 15). Standardisation has positive slope, so the sign in physical and in

@@ -75,9 +75,7 @@ def bare(path: Path, features: FeatureSet, tagger: Tagger) -> dict[str, hist.His
             for row, name in enumerate(features.names):
                 there = present[:, row]
                 column = inputs[there, row].astype(int) if features.integer[row] else inputs[there, row]
-                histograms[name].fill(
-                    attack=attack, flavour=flavour[there], weight=weight[there], **{name: column}
-                )
+                histograms[name].fill(attack=attack, flavour=flavour[there], weight=weight[there], **{name: column})
             for name, score in scores.items():
                 histograms[name].fill(attack=attack, flavour=flavour, weight=weight, **{name: score})
     return histograms
@@ -217,9 +215,7 @@ def main() -> None:
             theirs = results["bare"][name].values(flow=True)
             ours = np.moveaxis(ours.values(flow=True), 0, 1)[:2, :4]
             moved = np.abs(ours - theirs[:2, :4]).sum() / theirs.sum()
-            if (
-                moved > 2e-4
-            ):  # float32 rounding may move 1 jet in 10,000 over an edge: out of one bin, into another
+            if moved > 2e-4:  # float32 rounding may move 1 jet in 10,000 over an edge: out of one bin, into another
                 raise SystemExit(f"{name}: the loops disagree, {moved:.2g} of the entries are in another bin")
     figures = {
         "events_per_s": events / seconds["advtag"],

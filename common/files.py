@@ -13,15 +13,18 @@ from common.errors import AdvtagError
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: Path, *, make_folder: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` if the block succeeds, delete it if not.
+
+    With `make_folder`, the folder is made where it is missing.
 
     Raises:
         AdvtagError: the folder cannot be written, or the disk is full.
     """
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.aside")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if make_folder:
+            path.parent.mkdir(parents=True, exist_ok=True)
         yield aside
         with aside.open("rb") as written:
             os.fsync(written.fileno())
@@ -71,7 +74,7 @@ def _swap(new: Path, path: Path) -> None:
     except OSError:
         old.rename(path)
         raise
-    shutil.rmtree(old)
+    shutil.rmtree(old, ignore_errors=True)  # the new one is in place, come what may
 
 
 def cannot_write(path: Path, error: OSError) -> AdvtagError:

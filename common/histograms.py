@@ -7,7 +7,8 @@ is read or written.
 
 import json
 import zipfile
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,10 @@ from common.files import whole_file
 
 AXES = ("dataset", "region", "flavour", "variation", "tagger", "attack")
 PAGE = "advtag.json"
+HISTOGRAMS = "histograms.zip"
+"""Name of the file in an output folder."""
+RAW = "raw"
+"""The attack that is none."""
 FORMAT = 1
 
 
@@ -57,6 +62,14 @@ class HistogramFile:
     luminosity: float
     """1/pb"""
     provenance: dict[str, Any]
+
+    def normalised(self, luminosity: float, cross_sections: Mapping[str, float | None]) -> "HistogramFile":
+        """The same histograms, to be scaled to another luminosity (1/pb) and other cross-sections (pb, by dataset)."""
+        datasets = {
+            name: replace(dataset, cross_section=cross_sections.get(name, dataset.cross_section))
+            for name, dataset in self.datasets.items()
+        }
+        return replace(self, luminosity=luminosity, datasets=datasets)
 
     def write(self, path: Path) -> None:
         """Write the file aside and rename it into place."""

@@ -21,6 +21,8 @@ def provenance() -> dict[str, str]:
 
 def _commit() -> str:
     checkout = Path(__file__).parent.parent
+    if not (checkout / ".git").exists():  # an installed wheel may lie inside somebody else's repository
+        return "unknown"
     try:
         described = subprocess.run(
             ["git", "describe", "--always", "--dirty"],  # noqa: S607
@@ -30,6 +32,6 @@ def _commit() -> str:
             check=True,
             timeout=10,
         )
-    except (OSError, subprocess.SubprocessError):  # an installed wheel has no checkout
+    except (OSError, subprocess.SubprocessError):
         return "unknown"
     return described.stdout.strip()

@@ -27,7 +27,7 @@ def load_analysis(path: Path, overrides: Sequence[str] = ()) -> Analysis:
         written = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise AdvtagError(f"{path}: cannot read the configuration ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise AdvtagError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(written, dict):
         raise AdvtagError(f"{path}: expected a mapping of keys, found {type(written).__name__}")
@@ -52,7 +52,7 @@ def _override(written: dict[str, Any], override: str) -> None:
             raise AdvtagError(f"override {override!r}: {parent!r} holds a value, not keys")
     try:
         place[last] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise AdvtagError(f"override {override!r}: the value is not YAML") from error
 
 

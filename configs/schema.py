@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-Positive = Annotated[float, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 PositiveInt = Annotated[int, Field(gt=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Name = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
@@ -31,9 +31,9 @@ class Section(BaseModel):
 class Dataset(Section):
     """Files that share a physics process, or a period of data taking."""
 
-    files: Annotated[
-        tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)
-    ] = Field(min_length=1)
+    files: Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)] = (
+        Field(min_length=1)
+    )
     """Paths, globs or root:// URLs; relative paths are relative to the configuration file."""
     data: bool = False
     """Collision data: truth branches and generator weights are not read, attacks are not applied."""
@@ -46,7 +46,8 @@ class Selection(Section):
     """Which jets become rows and histogram entries."""
 
     pt: tuple[float, float] = (20.0, 1000.0)
-    """GeV, inclusive (A. Stein et al., Comput. Softw. Big Sci. 6 (2022) 15)."""
+    """GeV, inclusive. This and `abs_eta` are the cuts of the CMS thesis study of A. Stein (code AI_Safety_2021), which
+    also asks for trackSumJetDeltaR <= 0.3; that cut is not applied here."""
     abs_eta: Positive = 2.5
 
     @model_validator(mode="after")
@@ -77,30 +78,41 @@ class Columns(Section):
 
 
 class Region(Section):
-    """A selection of events, and of jets in them. Leptons are counted above `lepton_pt`, |eta| < 2.4."""
+    """A selection of events, and of jets in them.
 
-    jet_pt: float = 0.0
+    Leptons are counted above `lepton_pt` and |eta| < 2.4, without identification or isolation.
+    """
+
+    jet_pt: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     """GeV"""
-    min_jets: int = 0
+    min_jets: Annotated[int, Field(ge=0)] = 0
     """Jets above `jet_pt`, at least this many."""
-    electrons: int | None = None
+    electrons: Annotated[int, Field(ge=0)] | None = None
     """Exactly this many; None: any number."""
-    muons: int | None = None
-    lepton_pt: float = 25.0
+    muons: Annotated[int, Field(ge=0)] | None = None
+    lepton_pt: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 25.0
     """GeV"""
     opposite_sign: bool = False
     """The charges of the counted leptons add up to 0."""
+
+    @model_validator(mode="after")
+    def _signs_can_be_opposite(self) -> "Region":
+        counted = (self.electrons or 0) + (self.muons or 0)
+        if self.opposite_sign and (counted == 0 or counted % 2):
+            raise ValueError(f"opposite_sign needs an even number of electrons and muons, not {counted}")
+        return self
 
 
 class Attack(Section):
     """An attack and its budget."""
 
     kind: Literal["fgsm", "noise"]
-    epsilon: Annotated[float, Field(ge=0)]
+    epsilon: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     """Units of standardised space."""
     capped: bool = True
     """Apply the relative caps of the feature card."""
     seed: Seed = 0
+    """Of attacks that draw random numbers."""
 
 
 class Training(Section):
@@ -114,7 +126,7 @@ class Training(Section):
     epochs: PositiveInt = 20
     batch: PositiveInt = 1024
     learning_rate: Positive = 1e-3
-    """Adam's; falls with 1 / (1 + epoch/30) as published."""
+    """Adam's; falls with 1 / (1 + epoch/30) as published, from a higher start: 1e-4 there, for batches of a million."""
     seed: Seed = 1
 
 

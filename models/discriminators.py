@@ -1,23 +1,13 @@
-"""Discriminators: ratios of class probabilities, as CMS defines them for b and c tagging.
-
-BvsL = b/(b+udsg), BvsC = b/(b+c), CvsL = c/(c+udsg), CvsB = c/(c+b), with b = b + bb (CMS, JINST 17 (2022) P03014,
-BTV-20-001; A. Stein et al., Comput. Softw. Big Sci. 6 (2022) 15).
-"""
+"""Discriminators: ratios of class probabilities, as CMS defines them for b and c tagging (see `models.classes`)."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-UNDEFINED = -1.0
+from models.classes import DISCRIMINATORS
 
-DISCRIMINATORS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "BvsL": (("b", "bb"), ("udsg",)),
-    "BvsC": (("b", "bb"), ("c",)),
-    "CvsL": (("c",), ("udsg",)),
-    "CvsB": (("c",), ("b", "bb")),
-}
-"""Signal and background classes of each discriminator."""
+UNDEFINED = -1.0
 
 
 def discriminators(probabilities: Tensor, classes: Sequence[str]) -> dict[str, Tensor]:

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from common.errors import AdvtagError
+from common.histograms import AXES
+from models.classes import DISCRIMINATORS
 
 
 class Frozen(BaseModel):
@@ -99,6 +101,9 @@ class FeatureSet(Frozen):
         twice = {name for name in self.names if self.names.count(name) > 1}
         if twice:
             raise ValueError(f"input {', '.join(sorted(twice))} appears twice")
+        taken = {*AXES, *DISCRIMINATORS}.intersection(self.names)
+        if taken:
+            raise ValueError(f"input {taken.pop()!r}: histograms use that name; choose another")
         return self
 
     def __len__(self) -> int:

@@ -4,16 +4,14 @@ from torch import Tensor, nn
 
 
 class DeepCSV(nn.Module):
-    """The DeepCSV network of the CMS adversarial-training study.
+    """The network of the CMS thesis study of A. Stein on the DeepCSV inputs (code AI_Safety_2021).
 
     inputs -> 5 x 100 with ReLU -> classes, dropout 0.1 after the first four hidden layers, none after the fifth
-    (A. Stein et al., Comput. Softw. Big Sci. 6 (2022) 15; 67 inputs and 4 classes: 47,604 parameters). It returns
-    logits: the published network ended in a softmax on which the loss applied another one.
+    (67 inputs and 4 classes: 47,604 parameters; the later paper, Comput. Softw. Big Sci. 6 (2022) 15, has it with 184
+    inputs and 3 classes). It returns logits: theirs ended in a softmax on which the loss applied another one.
     """
 
-    def __init__(
-        self, inputs: int, classes: int, *, width: int = 100, hidden: int = 5, dropout: float = 0.1
-    ) -> None:
+    def __init__(self, inputs: int, classes: int, *, width: int = 100, hidden: int = 5, dropout: float = 0.1) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for layer in range(hidden):

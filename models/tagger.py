@@ -22,6 +22,8 @@ from models.features import FeatureSet
 from models.networks import NETWORKS
 
 FORMAT = 1
+REQUIRED = ("b", "c", "udsg")
+"""Classes that every discriminator needs."""
 
 
 class Tagger(nn.Module):
@@ -53,9 +55,11 @@ class Tagger(nn.Module):
     ) -> None:
         super().__init__()
         if mean.shape != (len(features),) or std.shape != mean.shape:
-            raise ValueError(
-                f"{len(features)} features, but {tuple(mean.shape)} means and {tuple(std.shape)} widths"
-            )
+            raise ValueError(f"{len(features)} features, but {tuple(mean.shape)} means and {tuple(std.shape)} widths")
+        if not (torch.isfinite(mean).all() and torch.isfinite(std).all() and (std > 0).all()):
+            raise ValueError("means and widths must be finite, widths above 0")
+        if not set(REQUIRED) <= set(classes) <= {*REQUIRED, "bb"}:
+            raise ValueError(f"classes {', '.join(classes)}: expected b, c, udsg, and bb if you like")
         self.features = features
         self.classes = tuple(classes)
         self.architecture: dict[str, Any] = {"network": network, "parameters": dict(parameters or {})}

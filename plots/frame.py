@@ -119,9 +119,7 @@ def legend(figure: Figure, stacks: Sequence[Stack], colours: dict[str, str], sty
             for name, style in styles.items()
         ]
     left = 1 - 2.75 / figure.get_figwidth()
-    figure.legend(
-        handles=handles, loc="upper left", bbox_to_anchor=(left, 0.945), borderaxespad=0.4, handlelength=1.9
-    )
+    figure.legend(handles=handles, loc="upper left", bbox_to_anchor=(left, 0.945), borderaxespad=0.4, handlelength=1.9)
 
 
 def empty(shapes: hist.Hist, label: str, region: str) -> Figure:

@@ -35,12 +35,12 @@ class Job:
         try:
             return save(self.draw(self.what, **self.options), self.path)
         except AdvtagError as error:
-            raise AdvtagError(f"{self.path}: {error}") from error
+            raise AdvtagError(f"figure {self.path.parent.name}/{self.path.name}: {error}") from error
         except Exception as error:
             reason = " ".join(str(error).split())
             raise AdvtagError(
-                f"{self.path}: cannot be drawn ({type(error).__name__}: {reason}); check the label and the "
-                "binning of this variable in the feature card"
+                f"figure {self.path.parent.name}/{self.path.name}: cannot be drawn ({type(error).__name__}: {reason}); "
+                "check the label and the binning of this variable in the feature card"
             ) from error
 
 

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from common.errors import AdvtagError
 from common.files import whole_file
-from common.histograms import HistogramFile
+from common.histograms import RAW, HistogramFile
 from plots.roc import auc_table
 from plots.run import EPOCHS, ROC, file_name
 from plots.shapes import regions_of, scale_of
@@ -105,9 +105,7 @@ class Page:
 
     def html(self, title: str) -> str:
         """The page."""
-        contents = "".join(
-            f'<li><a href="#s{i}">{escape(name)}</a></li>' for i, (name, _) in enumerate(self.parts)
-        )
+        contents = "".join(f'<li><a href="#s{i}">{escape(name)}</a></li>' for i, (name, _) in enumerate(self.parts))
         sections = "".join(
             f'<section id="s{i}"><h2>{escape(name)}</h2>\n{body}\n</section>\n'
             for i, (name, body) in enumerate(self.parts)
@@ -146,10 +144,8 @@ def auc_html(region: str, rows: Sequence[dict[str, Any]]) -> str:
     pairs = dict.fromkeys((row["discriminator"], row["tagger"]) for row in here)
     lines, last = [], ""
     for name, tagger in pairs:
-        raw = table.get((name, tagger, "raw"))
-        cells = "".join(
-            f"<td>{auc_cell(table.get((name, tagger, attack)), raw, attack)}</td>" for attack in attacks
-        )
+        raw = table.get((name, tagger, RAW))
+        cells = "".join(f"<td>{auc_cell(table.get((name, tagger, attack)), raw, attack)}</td>" for attack in attacks)
         start = f'<td>{escape(name)}</td><td class="text">{escape(tagger)}</td>'
         lines.append(f"<tr{NEW if name != last else ''}>{start}{cells}</tr>")
         last = name
@@ -164,7 +160,7 @@ def auc_cell(area: float | None, raw: float | None, attack: str) -> str:
     """An AUC, and under an attack its difference from the raw one."""
     if area is None:
         return "&ndash;"
-    change = "" if attack == "raw" or raw is None else f" <small>{area - raw:+.4f}</small>"
+    change = "" if attack == RAW or raw is None else f" <small>{area - raw:+.4f}</small>"
     return f"{area:.4f}{change}"
 
 

@@ -19,18 +19,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from common.errors import AdvtagError
-from common.histograms import HistogramFile
+from common.histograms import RAW, HistogramFile
+from models.classes import CLASSES, DISCRIMINATORS
 from plots.shapes import contents, filled, regions_of, scaled
 from plots.style import Array, attack_colours, cms_style, headline, plain, tagger_styles
 
-B, C, LIGHT = ("b", "bb"), ("c",), ("udsg",)
-AGAINST = {"BvsL": (B, LIGHT), "BvsC": (B, C), "CvsL": (C, LIGHT), "CvsB": (C, B)}
-"""Signal and background flavours of each discriminator."""
 
-
-def roc_points(
-    h: hist.Hist, signal_flavours: Iterable[str], background_flavours: Iterable[str]
-) -> tuple[Array, Array]:
+def roc_points(h: hist.Hist, signal_flavours: Iterable[str], background_flavours: Iterable[str]) -> tuple[Array, Array]:
     """Efficiency and mistag rate for cuts from the tightest, (0, 0), to none, (1, 1).
 
     Args:
@@ -68,10 +63,10 @@ def auc(efficiency: Array, mistag: Array) -> float:
 def curves(shapes: hist.Hist, discriminator: str) -> dict[tuple[str, str], tuple[Array, Array] | None]:
     """ROC points by (tagger, attack), from `plots.shapes.scaled`; None where a flavour is missing."""
     found: dict[tuple[str, str], tuple[Array, Array] | None] = {}
-    signal, background = AGAINST[discriminator]
-    attacks = sorted(filled(shapes, "attack"), key=lambda name: name != "raw")
+    signal, background = DISCRIMINATORS[discriminator]
+    attacks = sorted(filled(shapes, "attack"), key=lambda name: name != RAW)
     for tagger, attack in itertools.product(filled(shapes, "tagger"), attacks):
-        if not contents(shapes, [*B, *C, *LIGHT], tagger, attack)[1].any():
+        if not contents(shapes, CLASSES, tagger, attack)[1].any():
             continue
         try:
             h = shapes[{"tagger": hist.loc(tagger), "attack": hist.loc(attack)}]
@@ -84,7 +79,7 @@ def curves(shapes: hist.Hist, discriminator: str) -> dict[tuple[str, str], tuple
 def auc_table(file: HistogramFile, regions: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """AUC of every discriminator by region, tagger and attack; None where a flavour is missing."""
     rows: list[dict[str, Any]] = []
-    names = [name for name in AGAINST if name in file.discriminators]
+    names = [name for name in DISCRIMINATORS if name in file.discriminators]
     for region, name in itertools.product(regions_of(file) if regions is None else regions, names):
         for (tagger, attack), points in curves(scaled(file, name, region), name).items():
             area = None if points is None else auc(*points)
@@ -125,9 +120,7 @@ def roc(shapes: hist.Hist, *, label: str = "Simulation", region: str = "") -> Fi
         if found:
             rows = [handle for group in handles.values() for handle in group]
             size = 11.5 * min(1.0, 26 / len(rows))
-            box = axes.legend(
-                handles=rows, loc="upper left", bbox_to_anchor=(1.01, 1.01), title="AUC", fontsize=size
-            )
+            box = axes.legend(handles=rows, loc="upper left", bbox_to_anchor=(1.01, 1.01), title="AUC", fontsize=size)
             for text in box.get_texts():
                 text.set_fontweight("bold" if text.get_text() in {plain(name) for name in handles} else "normal")
         else:

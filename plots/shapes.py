@@ -11,7 +11,7 @@ import hist
 import numpy as np
 
 from common.errors import AdvtagError
-from common.histograms import HistogramFile
+from common.histograms import RAW, HistogramFile
 from plots.style import FLAVOURS, Array
 
 SHOWN_BINS = 40
@@ -134,15 +134,15 @@ def stack(shapes: hist.Hist, taggers: Sequence[str], *, discriminator: bool = Fa
         return shown(values, discriminator=discriminator), shown(variances, discriminator=discriminator)
 
     first = with_raw(shapes, names, taggers)
-    mc, mc_variance = draw(names, first, "raw")
-    data, data_variance = draw(["data"], with_raw(shapes, ["data"], taggers), "raw")
-    attacks = [name for name in filled(shapes, "attack") if name != "raw"]
+    mc, mc_variance = draw(names, first, RAW)
+    data, data_variance = draw(["data"], with_raw(shapes, ["data"], taggers), RAW)
+    attacks = [name for name in filled(shapes, "attack") if name != RAW]
     pairs = {(tagger, attack): draw(names, tagger, attack) for tagger in taggers for attack in attacks}
-    raw = contents(shapes, names, first, "raw")[0]
+    raw = contents(shapes, names, first, RAW)[0]
     return Stack(
         edges=edges,
         integer=integer,
-        flavours={name: draw([name], first, "raw")[0] for name in names},
+        flavours={name: draw([name], first, RAW)[0] for name in names},
         mc=mc,
         mc_variance=mc_variance,
         data=data if data_variance.any() else None,
@@ -154,7 +154,7 @@ def stack(shapes: hist.Hist, taggers: Sequence[str], *, discriminator: bool = Fa
 
 def with_raw(shapes: hist.Hist, flavours: Sequence[str], taggers: Sequence[str]) -> str:
     """First of the taggers with raw content of these flavours."""
-    return next((name for name in taggers if contents(shapes, flavours, name, "raw")[1].any()), taggers[0])
+    return next((name for name in taggers if contents(shapes, flavours, name, RAW)[1].any()), taggers[0])
 
 
 def ratio(values: Array, s: Stack) -> Array:

@@ -16,6 +16,7 @@ from PIL import Image
 
 from common.errors import AdvtagError
 from common.files import whole_file
+from common.histograms import RAW
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -97,8 +98,8 @@ def plain(text: str, longest: int = 26) -> str:
 
 def attack_colours(attacks: Sequence[str]) -> dict[str, str]:
     """A colour for each attack, raw in black; the same in every figure of a file, as the axis order is."""
-    distorted = [attack for attack in attacks if attack != "raw"]
-    return {"raw": "black"} | {attack: LINES[i % len(LINES)] for i, attack in enumerate(distorted)}
+    distorted = [attack for attack in attacks if attack != RAW]
+    return {RAW: "black"} | {attack: LINES[i % len(LINES)] for i, attack in enumerate(distorted)}
 
 
 def tagger_styles(taggers: Sequence[str]) -> dict[str, Any]:

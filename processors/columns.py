@@ -49,7 +49,8 @@ class ColumnsProcessor(processor.ProcessorABC):  # type: ignore[misc]
         jets = read_jets(events, self.features, self.selection, data=data)
         name = f"{chunk['fileuuid']}-{chunk['entrystart']:010d}.parquet"
         if len(jets):
-            with whole_file(self.folder / chunk["dataset"] / name) as aside:
+            # jobs.make_columns makes the folder, and takes it away when it fails: a late chunk must not bring it back
+            with whole_file(self.folder / chunk["dataset"] / name, make_folder=False) as aside:
                 pq.write_table(table(jets, self.features, self.split), aside, compression="zstd")
         return {"counts": count(events, jets, data)}
 

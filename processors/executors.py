@@ -3,6 +3,7 @@
 import logging
 import multiprocessing
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, wait
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ from configs.schema import Run
 IN_FLIGHT = 4
 """Chunks submitted per worker: enough to keep it busy, few enough that finished outputs do not pile up."""
 DASK_RETRIES = 2
+WORKER_TIMEOUT = 60
+"""Seconds to wait for the first worker of a scheduler that the user names."""
 MALLOC = {"MALLOC_TRIM_THRESHOLD_": 134217728, "MALLOC_MMAP_THRESHOLD_": 33554432}
 """Dask's own setting makes glibc map and unmap every large array, for up to twice the time (docs/decisions.md)."""
 
@@ -54,13 +57,9 @@ def executor(run: Run, *, progress: bool) -> Iterator[Executor]:
     elif run.executor == "futures":
         # spawn: a fork of a process that has used torch's threads can hang
         spawn = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(
-            run.workers, mp_context=spawn, initializer=_leave_interrupts_to_the_parent
-        ) as pool:
+        with ProcessPoolExecutor(run.workers, mp_context=spawn) as pool:
             try:
-                yield Executor(
-                    status=progress, results=lambda items, work: _pooled(pool, run.workers, items, work)
-                )
+                yield Executor(status=progress, results=lambda items, work: _pooled(pool, run.workers, items, work))
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
     else:
@@ -68,13 +67,28 @@ def executor(run: Run, *, progress: bool) -> Iterator[Executor]:
             yield Executor(status=progress, results=lambda items, work: _on_dask(client, items, work))
 
 
-def _leave_interrupts_to_the_parent() -> None:
-    """Ctrl-C reaches all processes of a terminal; a worker killed while it sends its output hangs the pool."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+@contextmanager
+def children_without_interrupts() -> Iterator[None]:
+    """Processes started here ignore Ctrl-C, which reaches all processes of a terminal: it is the parent's to handle.
+
+    A worker killed while it sends its output would hang the pool.
+    """
+    if threading.current_thread() is not threading.main_thread():  # only there can handlers be set
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _pooled(pool: ProcessPoolExecutor, workers: int, items: Iterable[WorkItem], work: Work) -> Iterator[Any]:
-    return _bounded(items, lambda item: pool.submit(work, item), wait, IN_FLIGHT * workers)
+    def submit(item: WorkItem) -> Any:
+        with children_without_interrupts():
+            return pool.submit(work, item)
+
+    return _bounded(items, submit, wait, IN_FLIGHT * workers)
 
 
 def _on_dask(client: Any, items: Iterable[WorkItem], work: Work) -> Iterator[Any]:
@@ -100,17 +114,21 @@ def _call(work: Work, item: WorkItem) -> Any:
 def _bounded(
     items: Iterable[WorkItem], submit: Callable[[WorkItem], Any], wait_for: Callable[..., Any], limit: int
 ) -> Iterator[Any]:
-    """Yield results as they come, with at most `limit` chunks submitted."""
+    """Yield results as they come, with at most `limit` chunks submitted; take back the others on failure."""
     todo, pending = iter(items), set()
-    for item in todo:
-        pending.add(submit(item))
-        if len(pending) < limit:
-            continue
-        done, pending = wait_for(pending, return_when="FIRST_COMPLETED")
-        yield from (future.result() for future in done)
-    while pending:
-        done, pending = wait_for(pending, return_when="FIRST_COMPLETED")
-        yield from (future.result() for future in done)
+    try:
+        for item in todo:
+            pending.add(submit(item))
+            if len(pending) < limit:
+                continue
+            done, pending = wait_for(pending, return_when="FIRST_COMPLETED")
+            yield from (future.result() for future in done)
+        while pending:
+            done, pending = wait_for(pending, return_when="FIRST_COMPLETED")
+            yield from (future.result() for future in done)
+    finally:
+        for future in pending:
+            future.cancel()
 
 
 @contextmanager
@@ -124,18 +142,23 @@ def dask_client(run: Run) -> Iterator[Any]:
         except (OSError, TimeoutError, ValueError) as error:
             raise AdvtagError(f"run.scheduler: no Dask scheduler answers at {run.scheduler}") from error
         with client:
+            try:
+                client.wait_for_workers(1, timeout=WORKER_TIMEOUT)
+            except TimeoutError as error:
+                raise AdvtagError(
+                    f"run.scheduler: {run.scheduler} has had no worker for {WORKER_TIMEOUT} s; start some"
+                ) from error
             yield client
         return
     environment = {f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in MALLOC.items()}
-    with (
-        dask.config.set(environment),
-        LocalCluster(
-            run.workers,
-            threads_per_worker=1,
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",
-            silence_logs=logging.CRITICAL,  # a failure is told once, by its error
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        yield client
+    with dask.config.set(environment):
+        with children_without_interrupts():
+            cluster = LocalCluster(
+                run.workers,
+                threads_per_worker=1,
+                host="127.0.0.1",
+                dashboard_address="127.0.0.1:0",
+                silence_logs=logging.CRITICAL,  # a failure is told once, by its error
+            )
+        with cluster, Client(cluster) as client:
+            yield client

@@ -68,7 +68,7 @@ def open_fileset(datasets: Mapping[str, Dataset], features: FeatureSet, regions:
     """Open every file of the datasets and check it.
 
     Raises:
-        AdvtagError: a pattern matches nothing; a file is listed twice, cannot be read, or lacks a tree or branch
+        AdvtagError: a pattern matches nothing; a file is there twice, cannot be read, or lacks a tree or branch
     """
     listed = [(name, path) for name, dataset in datasets.items() for path in _paths(name, dataset)]
     times = Counter(path for _, path in listed)
@@ -82,7 +82,15 @@ def open_fileset(datasets: Mapping[str, Dataset], features: FeatureSet, regions:
         return _check(name, path, dataset.tree, required(features, regions, data=dataset.data))
 
     with ThreadPoolExecutor(max_workers=8) as pool:
-        return list(pool.map(check, listed))
+        files = list(pool.map(check, listed))
+    first: dict[bytes, File] = {}
+    for file in files:
+        same = first.setdefault(file.uuid, file)
+        if same is not file:
+            raise AdvtagError(
+                f"{file.path}: a copy of {same.path} (the files have one UUID); its events would count twice. Drop one"
+            )
+    return files
 
 
 def _paths(name: str, dataset: Dataset) -> list[str]:
@@ -112,8 +120,10 @@ def _check(dataset: str, path: str, tree: str, branches: tuple[tuple[str, ...], 
             return File(dataset, path, tree, events.num_entries, file.file.uuid.bytes, "Jet_nBHadrons" in held)
     except AdvtagError:
         raise
-    except FileNotFoundError as error:
-        raise AdvtagError(f"{path}: no such file (dataset {dataset!r})") from error
+    except ImportError as error:
+        raise AdvtagError(f"{path}: needs `pip install advtag[xrootd]` to be read ({dataset!r}: {error})") from error
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise AdvtagError(f"{path}: no such file, or a folder (dataset {dataset!r})") from error
     except Exception as error:  # uproot raises many types for damaged files, OSError to struct.error
         reason = " ".join(str(error).split())[:150]
         raise AdvtagError(

@@ -12,19 +12,19 @@ from numpy.typing import NDArray
 
 from attacks import Attack
 from attacks.build import build_attack
+from common.histograms import RAW
 from configs.schema import Attack as AttackConfig
 from configs.schema import Region, Selection
-from models.discriminators import DISCRIMINATORS, discriminators
+from models.classes import CLASSES, DISCRIMINATORS
+from models.discriminators import discriminators
 from models.features import FeatureSet, Input
 from models.inputs import Inputs
 from models.keys import jet_keys
 from models.tagger import Tagger, worker_tagger
 from processors.columns import count
-from processors.jets import CLASSES, NO_TRUTH, Jets, read_jets
+from processors.jets import FLAVOURS, NO_TRUTH, Jets, read_jets
 from processors.regions import in_region
 
-FLAVOURS = (*CLASSES, "data")
-RAW = "raw"
 VARIATIONS = ("nominal",)
 DISCRIMINATOR_BINS = 1000
 """Fine enough that ROC curves and AUCs can be read off the histogram."""
@@ -115,9 +115,7 @@ def targets(tagger: Tagger, flavour: NDArray[np.int8]) -> torch.Tensor:
     """True class of each jet among the tagger's outputs, int64 [jets]; bb is b to a tagger without bb, and data,
     which no attack sees, is class 0.
     """
-    places = [
-        tagger.classes.index("b" if name == "bb" and name not in tagger.classes else name) for name in CLASSES
-    ]
+    places = [tagger.classes.index("b" if name == "bb" and name not in tagger.classes else name) for name in CLASSES]
     return torch.from_numpy(np.array([*places, 0])[flavour])
 
 

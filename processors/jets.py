@@ -7,12 +7,15 @@ import awkward as ak
 import numpy as np
 from numpy.typing import NDArray
 
+from common.errors import AdvtagError
 from configs.schema import Selection
+from models.classes import CLASSES
 from models.features import FeatureSet, Input
 
-CLASSES = ("b", "bb", "c", "udsg")
-"""Truth classes; the code of a jet in data is `NO_TRUTH`."""
 NO_TRUTH = len(CLASSES)
+"""Code of the flavour of a jet in data."""
+FLAVOURS = (*CLASSES, "data")
+"""Names of the codes of `flavour`."""
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -52,8 +55,23 @@ def numbers(events: Any, name: str) -> NDArray[Any]:
 
 
 def event_weights(events: Any, data: bool) -> NDArray[np.float64]:
-    """Generator weight of each event, float64 [events]; 1 for data."""
-    return np.ones(len(events)) if data else numbers(events, "genWeight").astype(np.float64)
+    """Generator weight of each event, float64 [events]; 1 for data.
+
+    Their sum over `Events` normalises MC, which is right for files that nobody has skimmed.
+
+    Raises:
+        AdvtagError: a weight is not a finite number
+    """
+    if data:
+        return np.ones(len(events))
+    weights = numbers(events, "genWeight").astype(np.float64)
+    if not np.isfinite(weights).all():
+        chunk = events.metadata
+        raise AdvtagError(
+            f"{chunk['filename']}: genWeight holds {np.count_nonzero(~np.isfinite(weights))} values that are not "
+            f"finite (dataset {chunk['dataset']!r}); drop the file"
+        )
+    return weights
 
 
 def read_jets(events: Any, features: FeatureSet, selection: Selection, *, data: bool) -> Jets:
@@ -69,9 +87,7 @@ def read_jets(events: Any, features: FeatureSet, selection: Selection, *, data: 
     owner = np.repeat(np.arange(len(events)), per_event)[chosen]
     first = np.cumsum(per_event) - per_event
     values, present = read_inputs(events, features, chosen, owner)
-    run, lumi, event = (
-        numbers(events, name).astype(np.int64)[owner] for name in ("run", "luminosityBlock", "event")
-    )
+    run, lumi, event = (numbers(events, name).astype(np.int64)[owner] for name in ("run", "luminosityBlock", "event"))
     return Jets(
         owner=owner,
         index=chosen - first[owner],

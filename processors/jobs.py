@@ -5,18 +5,21 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+
 from common.errors import AdvtagError
 from common.files import whole_folder
+from common.histograms import HISTOGRAMS, HistogramFile
 from common.histograms import Dataset as HistogramDataset
-from common.histograms import HistogramFile
 from common.provenance import provenance
 from configs.schema import Analysis
+from models.classes import CLASSES
 from models.features import load_features
 from models.tagger import load_tagger, read_tagger
 from processors.columns import SPLITS, ColumnsProcessor
 from processors.fileset import File, open_fileset, read_list
 from processors.histograms import HistogramProcessor
-from processors.jets import CLASSES
+from processors.jets import FLAVOURS
 from processors.run import run_processor
 
 Counts = dict[str, dict[str, dict[str, float]]]
@@ -38,20 +41,24 @@ def make_columns(analysis: Analysis, *, progress: bool = True) -> Path:
     classes = truth_classes(mc)
     folder = analysis.output / "columns"
     with whole_folder(folder) as aside:
+        for name in datasets:
+            (aside / name).mkdir()
         is_data = {name: dataset.data for name, dataset in datasets.items()}
         job = ColumnsProcessor(features, analysis.selection, wanted.split, is_data, aside)
         output = run_processor(job, files, read_list(features, ()), analysis.run, progress=progress)
         counts: Counts = output["counts"]
         insist_on_jets(counts, analysis)
+        insist_on_rows(aside, counts)
         manifest = {
             "config": json.loads(analysis.model_dump_json()),
             "provenance": provenance(),
             "features": json.loads(features.model_dump_json()),
             "classes": classes,
+            "flavour_codes": FLAVOURS,
             "splits": SPLITS,
             "datasets": {name: summary(name, files, counts) for name in datasets},
         }
-        (aside / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+        (aside / "manifest.json").write_text(json.dumps(manifest, indent=1, allow_nan=False), encoding="utf-8")
     say_classes(mc, classes)
     return folder
 
@@ -101,8 +108,10 @@ def make_histograms(analysis: Analysis, *, progress: bool = True) -> Path:
         luminosity=analysis.luminosity,
         provenance={"config": json.loads(analysis.model_dump_json()), "versions": provenance()},
     )
-    path = analysis.output / "histograms.zip"
+    path = analysis.output / HISTOGRAMS
     result.write(path)
+    mc = [file for file in files if not datasets[file.dataset].data]
+    say_classes(mc, truth_classes(mc))
     return path
 
 
@@ -134,6 +143,22 @@ def summary(name: str, files: list[File], counts: Counts) -> dict[str, Any]:
         **total(counts[name]),
         "files": counts[name],
     }
+
+
+def insist_on_rows(folder: Path, counts: Counts) -> None:
+    """Insist that the rows on disk are the jets counted: workers write, and may see another disk than this process.
+
+    Raises:
+        AdvtagError: they differ
+    """
+    for name, files in counts.items():
+        rows = sum(pq.read_metadata(path).num_rows for path in (folder / name).glob("*.parquet"))
+        jets = total(files)["jets"]
+        if rows != jets:
+            raise AdvtagError(
+                f"dataset {name!r}: {jets:.0f} jets were selected, {rows} rows are on disk. "
+                "The workers must write to the same disk: choose an `output` that they share"
+            )
 
 
 def insist_on_jets(counts: Counts, analysis: Analysis) -> None:

@@ -24,9 +24,7 @@ class Collection:
         """The objects of events `start` to `stop`."""
         ends = np.concatenate([[0], np.cumsum(self.counts)])
         objects = slice(ends[start], ends[stop])
-        return Collection(
-            self.counts[start:stop], {name: values[objects] for name, values in self.columns.items()}
-        )
+        return Collection(self.counts[start:stop], {name: values[objects] for name, values in self.columns.items()})
 
 
 @dataclass(frozen=True)

@@ -44,9 +44,7 @@ def make_block(process_name: str, variant_name: str, seed: int, first_event: int
     """
     process, variant = get_process(process_name), get_variant(variant_name)
     # variants that differ in the detector only share the generated events
-    same_generator = variant.generator == get_variant("mc").generator and not (
-        variant.is_data and process.weighting
-    )
+    same_generator = variant.generator == get_variant("mc").generator and not (variant.is_data and process.weighting)
     generator_number = 0 if same_generator else variant.number
     generator = EventGenerator(
         process,

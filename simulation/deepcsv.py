@@ -75,9 +75,7 @@ def deepcsv_variables(jets: Jets, tracks: TrackVariables, primary: PrimaryVertic
     variables |= leading_slots("trackEtaRel", tracks.eta_rel, vertices.tracks, N_ETA_REL_SLOTS)
     variables["jetNSelectedTracks"] = used.sum(axis=1)
     too_few = tracks.good.sum(axis=1) < 2
-    return {
-        name: np.where(too_few, 0 if name in COUNTERS else ABSENT, values) for name, values in variables.items()
-    }
+    return {name: np.where(too_few, 0 if name in COUNTERS else ABSENT, values) for name, values in variables.items()}
 
 
 def k_short_veto(tracks: TrackVariables) -> Array:

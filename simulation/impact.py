@@ -60,9 +60,7 @@ class TrackVariables:
 
     def order(self, order: Array) -> "TrackVariables":
         """Tracks of each jet re-ordered (or picked) by `order[jet, slot]`."""
-        return TrackVariables(
-            **{column.name: take_slots(getattr(self, column.name), order) for column in fields(self)}
-        )
+        return TrackVariables(**{column.name: take_slots(getattr(self, column.name), order) for column in fields(self)})
 
     def rows(self, rows: Array) -> "TrackVariables":
         """Only these jets."""

@@ -6,7 +6,7 @@ import awkward as ak
 import numpy as np
 
 from simulation.generator import load_libraries
-from simulation.kinematics import Array, position_in_group, unit_vector, wrap_angle
+from simulation.kinematics import Array, unit_vector, wrap_angle
 from simulation.particles import ParticleClasses, Particles
 from simulation.variants import Detector
 
@@ -128,12 +128,5 @@ def measure(jets: Jets, detector: Detector, rng: np.random.Generator) -> Jets:
         n_constituents=jets.n_constituents,
     )
     # a single particle is no jet
-    accepted = measured.take(
-        (measured.pt > MIN_PT) & (np.abs(measured.eta) < MAX_ETA) & (measured.n_constituents > 1)
-    )
+    accepted = measured.take((measured.pt > MIN_PT) & (np.abs(measured.eta) < MAX_ETA) & (measured.n_constituents > 1))
     return accepted.take(np.lexsort((-accepted.pt, accepted.event)))
-
-
-def index_in_event(jets: Jets, n_events: int) -> Array:
-    """Position of each jet in its event, 0 for the leading one."""
-    return position_in_group(np.bincount(jets.event, minlength=n_events))

@@ -71,9 +71,7 @@ def find_leptons(
     )
 
 
-def _surroundings(
-    particles: Particles, classes: ParticleClasses, index: Array, cone: float
-) -> tuple[Array, Array]:
+def _surroundings(particles: Particles, classes: ParticleClasses, index: Array, cone: float) -> tuple[Array, Array]:
     """Summed pt around each lepton, outside its footprint, and of the photons inside the footprint."""
     near = np.flatnonzero(classes.visible & (particles.pt > _MIN_ISOLATION_PT) & (np.abs(particles.eta) < 3))
     lepton, other = pairs_in_event(particles.event[index], particles.event[near], particles.n_events)

@@ -69,9 +69,7 @@ def electric_charge(pdg_id: Array) -> Array:
     return charge * np.sign(pdg_id)
 
 
-def find_charged(
-    particles: Particles, classes: ParticleClasses, detector: Detector, rng: np.random.Generator
-) -> Array:
+def find_charged(particles: Particles, classes: ParticleClasses, detector: Detector, rng: np.random.Generator) -> Array:
     """Indices of the charged particles whose track is found, given pt, eta and production radius."""
     in_acceptance = (particles.pt > MIN_PT) & (np.abs(particles.pz) < particles.pt * MAX_SINH_ETA)
     index = np.flatnonzero(classes.visible & in_acceptance & (electric_charge(particles.pdg_id) != 0))
@@ -87,9 +85,7 @@ def find_charged(
     return found
 
 
-def reconstruct_vertices(
-    event: Array, n_events: int, detector: Detector, rng: np.random.Generator
-) -> PrimaryVertices:
+def reconstruct_vertices(event: Array, n_events: int, detector: Detector, rng: np.random.Generator) -> PrimaryVertices:
     """Smear the primary vertices; the more tracks (their `event` numbers are given), the less."""
     activity = np.sqrt(np.maximum(np.bincount(event, minlength=n_events), 4) / 60.0)
     sigma_xy = detector.vertex_sigma_xy * UM / activity
@@ -116,9 +112,7 @@ def measure(
     """Measure the tracks of the particles at `index`: helix to the primary vertex, resolution, tails and fakes."""
     event, pt, eta = particles.event[index], particles.pt[index], particles.eta[index]
     charge, n = electric_charge(particles.pdg_id[index]), len(index)
-    x, y, z = (
-        getattr(particles, axis)[index] - vertices.position[event, number] for number, axis in enumerate("xyz")
-    )
+    x, y, z = (getattr(particles, axis)[index] - vertices.position[event, number] for number, axis in enumerate("xyz"))
     d0, dz, phi = perigee((x, y, z), pt, eta, particles.phi[index], charge)
 
     spread = np.exp(detector.resolution_spread * rng.normal(size=n))

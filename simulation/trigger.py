@@ -12,9 +12,7 @@ def trigger_decisions(
     jets: Jets, muons: Leptons, n_events: int, detector: Detector, rng: np.random.Generator
 ) -> dict[str, Array]:
     """Decide three HLT paths, none of them prescaled; one boolean per event each."""
-    fires = (
-        (muons.pt > 24) & (muons.isolation < 0.15) & (rng.random(len(muons.pt)) < detector.muon_trigger_efficiency)
-    )
+    fires = (muons.pt > 24) & (muons.isolation < 0.15) & (rng.random(len(muons.pt)) < detector.muon_trigger_efficiency)
     leading = np.zeros(n_events)
     np.maximum.at(leading, jets.event, jets.pt)
     return {

@@ -187,9 +187,7 @@ def _naming(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise AdvtagError(
-            f"cannot write {path}: {error.strerror or error}; make room or change the folder"
-        ) from error
+        raise AdvtagError(f"cannot write {path}: {error.strerror or error}; make room or change the folder") from error
 
 
 def _jagged(collection: Collection) -> ak.Array:

@@ -9,7 +9,10 @@ import sys
 import time
 from pathlib import Path
 
+import awkward as ak
+import numpy as np
 import pytest
+import uproot
 import yaml
 
 from tests.conftest import NANO, make_tagger
@@ -230,3 +233,40 @@ def test_interrupt_leaves_nothing(write_config, tmp_path, executor):
     assert job.returncode not in (0, None)
     assert "Traceback" not in told
     assert leftovers(tmp_path) == ["out_analysis"]
+
+
+def test_termination_leaves_nothing(write_config, tmp_path):
+    """Batch systems send SIGTERM."""
+    config = write_config(**sections())
+    job = subprocess.Popen([sys.executable, ROOT / "advtag.py", "columns", config, "--chunksize", "1"])
+    while not list((tmp_path / "out_analysis").glob(".columns.*/v5/*.parquet")):
+        assert job.poll() is None
+        time.sleep(0.05)
+    job.terminate()
+    assert job.wait(timeout=60) == 143
+    assert leftovers(tmp_path) == ["out_analysis"]
+
+
+def test_weight_that_is_not_a_number(write_config, tmp_path):
+    """One NaN would silently turn every sum of weights into NaN."""
+    with uproot.open(NANO / "nano_tree.root") as file:
+        names = file["Events"].keys(filter_name=["run", "luminosityBlock", "event", "genWeight", "Jet_*"])
+        arrays = {name: file["Events"][name].array() for name in names}
+    arrays["genWeight"] = np.where(np.arange(10) == 3, np.nan, arrays["genWeight"])
+    jets = {name[4:]: array for name, array in arrays.items() if name.startswith("Jet_")}
+    chunk = {name: array for name, array in arrays.items() if not name.startswith("Jet_")}
+    chunk["Jet"] = ak.zip(jets)
+    with uproot.recreate(tmp_path / "nan.root") as file:
+        file.mktree("Events", {name: ak.Array(array).type.content for name, array in chunk.items()}).extend(chunk)
+    card = {"name": "pt", "inputs": [{"name": "pt", "branch": "Jet_pt", "label": "pt", "bins": [5, 0, 100]}]}
+    (tmp_path / "card.yaml").write_text(yaml.safe_dump(card))
+    datasets = {"v5": {"files": "nan.root", "cross_section": 1.0}}
+    result = advtag("columns", write_config(**sections(datasets=datasets, features="card.yaml")))
+    assert_one_line_error(result, "nan.root", "genWeight", "not finite")
+    assert leftovers(tmp_path) == ["out_analysis"]
+
+
+def test_demo_tells_a_wrong_option_before_it_simulates(tmp_path):
+    result = advtag("demo", "--output", tmp_path / "d", "--executor", "drask")
+    assert_one_line_error(result, "run.executor", "'dask'")
+    assert not (tmp_path / "d").exists()

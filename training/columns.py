@@ -30,7 +30,7 @@ class Sample:
     """GeV"""
     eta: Tensor
     weight: Tensor
-    """float32, generator weight, scaled so that each dataset's average is 1"""
+    """float32, generator weight, scaled so that each dataset's average of |w| is 1"""
 
     def __len__(self) -> int:
         return len(self.target)
@@ -68,9 +68,7 @@ def read_columns(folder: Path) -> Columns:
         raise AdvtagError(f"{folder}: no MC jets to train on")
     samples = {}
     for code, split in enumerate(manifest["splits"][:2]):
-        parts = [
-            _sample(table, code, features, manifest["classes"]) for table in tables.values() if table.num_rows
-        ]
+        parts = [_sample(table, code, features, manifest["classes"]) for table in tables.values() if table.num_rows]
         samples[split] = _joined(parts)
         if not len(samples[split]):
             raise AdvtagError(f"{folder}: the {split} split holds no jet; simulate or select more events")

@@ -4,6 +4,8 @@ advtag train CONFIG
 """
 
 import json
+import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -61,6 +63,7 @@ def train_all(analysis: Analysis, *, progress: bool = True) -> list[Path]:
     paths = []
     with progress_bar("epochs", show=progress) as bar:
         for name, settings in analysis.training.items():
+            shutil.rmtree(analysis.output / "taggers" / "checkpoints" / name, ignore_errors=True)  # of an earlier run
             task = bar.add_task(f"{name} on {device}", total=settings.epochs)
 
             def after_epoch(tagger: Tagger, history: History, name: str = name, task: Any = task) -> None:
@@ -74,9 +77,22 @@ def train_all(analysis: Analysis, *, progress: bool = True) -> list[Path]:
             path = analysis.output / "taggers" / f"{name}.safetensors"
             tagger.save(path)
             with whole_file(path.with_name(f"{name}.history.json")) as aside:
-                aside.write_text(json.dumps(history, indent=1), encoding="utf-8")
+                aside.write_text(json.dumps(history, indent=1, allow_nan=False), encoding="utf-8")
             paths.append(path)
     return paths
+
+
+def finite(loss: float, name: str, epoch: int) -> float:
+    """The loss itself.
+
+    Raises:
+        AdvtagError: the training has diverged
+    """
+    if not math.isfinite(loss):
+        raise AdvtagError(
+            f"training.{name}: the loss is {loss} after epoch {epoch}; lower `learning_rate`, or look at the weights"
+        )
+    return loss
 
 
 def areas(epoch: dict[str, Any]) -> tuple[float | None, float | None]:
@@ -111,9 +127,7 @@ def train(
     for epoch in range(1, settings.epochs + 1):
         tagger.train()
         # a pure function of (seed, epoch), so that any epoch can be repeated
-        order = torch.randperm(
-            len(sample), generator=torch.Generator().manual_seed(settings.seed * 100_003 + epoch)
-        )
+        order = torch.randperm(len(sample), generator=torch.Generator().manual_seed(settings.seed * 100_003 + epoch))
         order = order.to(device)
         total = torch.zeros((), device=device)
         for start in range(0, len(sample), settings.batch):
@@ -135,7 +149,7 @@ def train(
         history.append(
             {
                 "epoch": epoch,
-                "loss": float(total) / len(sample),
+                "loss": finite(float(total) / len(sample), name, epoch),
                 "validation_loss": float((raw["loss"] * validation_weight).sum() / validation_weight.abs().sum()),
                 "auc_raw": auc(raw["BvsL"], validation, columns.classes),
                 "auc_attacked": auc(attacked["BvsL"], validation, columns.classes),

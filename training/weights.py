@@ -3,19 +3,22 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from common.errors import AdvtagError
+
 PT_EDGES = np.array([15, 20, 26, 35, 46, 61, 80, 106, 141, 186, 247, 326, 432, 571, 756, 1001.0])
 """GeV; the b-hive edges of CMS."""
 ETA_EDGES = np.arange(-2.5, 2.51, 0.5)
 
 
 class PtEtaFlavourWeights:
-    """The class-balanced reweighting of the CMS adversarial-training study (`_ptetaflavloss`).
+    """The class-balanced reweighting of the CMS thesis study on DeepCSV (`_ptetaflavloss` in its code).
 
     With h_f the normalised (pt, eta) histogram of flavour f and N_f its sum of weights,
 
         w_f(bin) = mean_f' h_f'(bin) / h_f(bin) * (N / N_f) / sum_f' (N / N_f')
 
-    scaled to an average of 1 over the fitted jets. The published weights are infinite in empty bins; here a bin
+    scaled to an average of 1 over the fitted jets. The study has 50 x 50 equal bins, too many for small samples: here
+    are the 15 x 10 bins of b-hive. The published weights are infinite in empty bins; here a bin
     without jets of flavour f weighs 0 for f. Jets outside the edges count in the outermost bins.
 
     Args:
@@ -23,6 +26,9 @@ class PtEtaFlavourWeights:
         pt, eta: float [jets], GeV
         weight: float [jets], generator weights
         classes: number of classes
+
+    Raises:
+        AdvtagError: the weights add up to nothing positive
     """
 
     def __init__(
@@ -37,12 +43,14 @@ class PtEtaFlavourWeights:
         np.add.at(counts, (target, *self._bins(pt, eta)), weight)
         counts = np.maximum(counts, 0)  # negative generator weights can outweigh a sparse bin
         total = counts.sum(axis=(1, 2), keepdims=True)
+        if not weight.sum() > 0:
+            raise AdvtagError("training weights: the generator weights of the training jets add up to nothing positive")
         shape = np.divide(counts, total, out=np.zeros_like(counts), where=total > 0)
         average = shape.sum(axis=0) / (total > 0).sum()
         balance = np.divide(1, total, out=np.zeros_like(total), where=total > 0)
         self.table = np.divide(average * balance, shape, out=np.zeros_like(shape), where=shape > 0)
-        used = self(target, pt, eta) * weight
-        self.table *= weight.sum() / used.sum()
+        used = (self(target, pt, eta) * weight).sum()
+        self.table *= weight.sum() / used
 
     def __call__(
         self, target: NDArray[np.integer], pt: NDArray[np.floating], eta: NDArray[np.floating]

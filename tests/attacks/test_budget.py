@@ -65,9 +65,7 @@ def test_clean_jets_are_inside(make_tagger, rows, epsilon, capped, single) -> No
 def test_projection_stays_inside(make_tagger, rows, epsilon, capped, seed, size) -> None:
     tagger, inputs = make_tagger(dtype=torch.float64), inputs_of(rows)
     budget = Budget(epsilon=epsilon, capped=capped)
-    move = size * torch.randn(
-        inputs.values.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
-    )
+    move = size * torch.randn(inputs.values.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     found = budget.project(tagger, inputs, inputs.values + move)
     low, high = budget.interval(tagger, inputs)
     assert ((low <= found.values) & (found.values <= high)).all()

@@ -127,9 +127,7 @@ def test_the_loss_does_not_fall(make_tagger, make_jets, seed) -> None:
 def test_fgsm_beats_noise_of_the_same_size(make_tagger, make_jets) -> None:
     tagger, (inputs, target) = sharp(make_tagger()), make_jets(500)
     clean = mean_loss(tagger, inputs, target)
-    fgsm, noise = (
-        mean_loss(tagger, kind(Budget(epsilon=0.1))(tagger, inputs, target), target) for kind in ATTACKS
-    )
+    fgsm, noise = (mean_loss(tagger, kind(Budget(epsilon=0.1))(tagger, inputs, target), target) for kind in ATTACKS)
     assert fgsm - clean > 4 * abs(noise - clean)
 
 

@@ -39,3 +39,12 @@ def test_no_checkout_and_no_package(tmp_path, monkeypatch) -> None:
     found = provenance()
     assert found["git"] == "unknown"
     assert found["surely-not-installed"] == "absent"
+
+
+def test_somebody_elses_repository_is_not_ours(tmp_path, monkeypatch) -> None:
+    """An installed wheel can lie inside another project's checkout."""
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    site = tmp_path / "venv" / "site-packages" / "common"
+    site.mkdir(parents=True)
+    monkeypatch.setattr(module, "__file__", str(site / "provenance.py"))
+    assert provenance()["git"] == "unknown"

@@ -255,9 +255,7 @@ def test_unreadable(folder, name) -> None:
 
 
 def test_yaml_runs_no_code(folder) -> None:
-    refused(
-        folder, f"name: !!python/object/apply:pathlib.Path.touch [!!python/object/apply:pathlib.Path [{folder}/x]]"
-    )
+    refused(folder, f"name: !!python/object/apply:pathlib.Path.touch [!!python/object/apply:pathlib.Path [{folder}/x]]")
     assert not (folder / "x").exists()
 
 
@@ -307,3 +305,25 @@ def test_junk_anywhere_is_valid_or_one_line(folder, place, value) -> None:
     except AdvtagError as error:
         message = str(error)
     assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("luminosity=.inf", "luminosity"),
+        ("attacks.fgsm.epsilon=.inf", "attacks.fgsm.epsilon"),
+        ("datasets.ttbar.cross_section=.inf", "cross_section"),
+        ("histograms.regions.pt30.opposite_sign=true", "even number of electrons and muons, not 0"),
+        ("histograms.regions.pt30={muons: 1, opposite_sign: true}", "even number"),
+        ("histograms.regions.pt30={min_jets: -3}", "min_jets"),
+        ("selection.pt=[30, 20]", "30.0 is not below 20.0"),
+        ("histograms.attacks=[fgsm, fgsm]", "'fgsm' is listed twice"),
+        ("name=2020-13-45", "the value is not YAML"),
+        ("training.../x={evaluate_with: fgsm}", "should match pattern"),
+    ],
+)
+def test_numbers_and_names_that_cannot_be_meant(override: str, words: str) -> None:
+    with pytest.raises(AdvtagError) as error:
+        load_analysis(CONFIGS / "demo.yaml", [override])
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)

@@ -8,6 +8,7 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from common.errors import AdvtagError
 from models.features import FeatureSet, Input, expand, load_features
@@ -143,9 +144,7 @@ def test_json_round_trip(card) -> None:
 
 bound = st.floats(-1e6, 1e6)
 cards = st.builds(
-    lambda **keys: FeatureSet(
-        name="toy", inputs=(Input(label="x", bins=(1, 0, 1), name="a", branch="A", **keys),)
-    ),
+    lambda **keys: FeatureSet(name="toy", inputs=(Input(label="x", bins=(1, 0, 1), name="a", branch="A", **keys),)),
     slot=st.integers(0, 9),
     sentinels=st.lists(bound, max_size=2).map(tuple),
     integer=st.booleans(),
@@ -199,9 +198,7 @@ def test_digest_sees_rules_and_not_drawing() -> None:
 
 def test_digest_depends_on_the_order() -> None:
     first, second = {**LINE, "name": "a"}, {**LINE, "name": "b"}
-    one, two = (
-        FeatureSet.model_validate({"name": "t", "inputs": pair}) for pair in ([first, second], [second, first])
-    )
+    one, two = (FeatureSet.model_validate({"name": "t", "inputs": pair}) for pair in ([first, second], [second, first]))
     assert one.digest != two.digest
 
 
@@ -308,3 +305,10 @@ def test_an_infinite_cap_is_refused_or_survives_the_tagger_file(tmp_path) -> Non
 def test_impossible_numbers_are_refused(tmp_path, change) -> None:
     with pytest.raises(AdvtagError):
         load_features(write(tmp_path, {"name": "t", "inputs": [{**LINE, **change}]}))
+
+
+@pytest.mark.parametrize("name", ["BvsL", "flavour", "attack"])
+def test_names_that_histograms_use_are_refused(name: str) -> None:
+    card = {"name": "mine", "inputs": [{"name": name, "branch": "Jet_x", "label": "x", "bins": [5, 0, 1]}]}
+    with pytest.raises(ValidationError, match="histograms use that name"):
+        FeatureSet.model_validate(card)

@@ -16,9 +16,7 @@ def test_layers_in_order() -> None:
     kinds = [type(layer) for layer in DeepCSV(67, 4).layers]
     assert kinds == [nn.Linear, nn.ReLU, nn.Dropout] * 4 + [nn.Linear, nn.ReLU, nn.Linear]
     assert [layer.p for layer in DeepCSV(67, 4).layers if isinstance(layer, nn.Dropout)] == [0.1] * 4
-    assert [layer.out_features for layer in DeepCSV(67, 4).layers if isinstance(layer, nn.Linear)] == [100] * 5 + [
-        4
-    ]
+    assert [layer.out_features for layer in DeepCSV(67, 4).layers if isinstance(layer, nn.Linear)] == [100] * 5 + [4]
 
 
 def test_parameters_of_the_network() -> None:

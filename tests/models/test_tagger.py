@@ -172,9 +172,7 @@ def test_a_pickle_is_refused_and_not_run(tmp_path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(
-    "garbage", [b"", b"\0", b"garbage", b"\xff" * 64, b"\0" * 64, b"{}", b"\2\0\0\0\0\0\0\0{}"]
-)
+@pytest.mark.parametrize("garbage", [b"", b"\0", b"garbage", b"\xff" * 64, b"\0" * 64, b"{}", b"\2\0\0\0\0\0\0\0{}"])
 def test_garbage_is_refused(garbage) -> None:
     assert "not a tagger file" in refused(garbage)
 
@@ -314,3 +312,16 @@ def test_inputs_slice_move_and_convert() -> None:
     assert moved.present is inputs.present
     assert moved.key is inputs.key
     assert torch.equal(inputs.values, values)
+
+
+@pytest.mark.parametrize(("mean", "std"), [(float("nan"), 1.0), (0.0, 0.0), (0.0, float("inf")), (0.0, -1.0)])
+def test_standardisation_that_cannot_be_is_refused(mean: float, std: float) -> None:
+    features = load_features("nanoaod")
+    with pytest.raises(ValueError, match="means and widths"):
+        Tagger(features, ("b", "c", "udsg"), torch.full((20,), mean), torch.full((20,), std))
+
+
+@pytest.mark.parametrize("classes", [("b", "c"), ("b", "c", "udsg", "tau"), ("bb", "c", "udsg")])
+def test_classes_that_discriminators_cannot_use_are_refused(classes: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match="expected b, c, udsg"):
+        Tagger(load_features("nanoaod"), classes, torch.zeros(20), torch.ones(20))

@@ -66,9 +66,7 @@ def texts(figure: Figure) -> list[str]:
 def test_the_top_of_the_stack_is_the_scaled_mc(figure: Figure, toy: HistogramFile) -> None:
     below = np.zeros(50)
     for flavour in MC:
-        fills = [
-            p for p in steps(figure.axes[0]) if to_hex(p.get_facecolor()) == FLAVOURS[flavour] and p.get_fill()
-        ]
+        fills = [p for p in steps(figure.axes[0]) if to_hex(p.get_facecolor()) == FLAVOURS[flavour] and p.get_fill()]
         assert len(fills) == 1
         top, _, bottom = fills[0].get_data()
         np.testing.assert_allclose(np.broadcast_to(bottom, 50), below)

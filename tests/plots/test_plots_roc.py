@@ -7,7 +7,7 @@ from sklearn.metrics import roc_auc_score
 
 from common.errors import AdvtagError
 from common.histograms import HistogramFile
-from plots.roc import AGAINST, auc, auc_table, curves, roc, roc_points
+from plots.roc import DISCRIMINATORS, auc, auc_table, curves, roc, roc_points
 from plots.shapes import scaled
 
 
@@ -89,7 +89,7 @@ def test_no_efficiency_without_a_positive_sum(weights: float, signal) -> None:
 def test_table_of_all_discriminators(toy: HistogramFile) -> None:
     rows = auc_table(toy, ["ttbar"])
     assert len(rows) == 4 * 2 * 4
-    assert {row["discriminator"] for row in rows} == set(AGAINST)
+    assert {row["discriminator"] for row in rows} == set(DISCRIMINATORS)
     shapes = scaled(toy, "CvsL", "ttbar")
     chosen = {"tagger": hist.loc("adversarial"), "attack": hist.loc("pgd")}
     expected = auc(*roc_points(shapes[chosen], ["c"], ["udsg"]))

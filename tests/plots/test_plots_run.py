@@ -151,9 +151,7 @@ def test_report_has_every_figure_and_every_auc(plotted, toy) -> None:
 
 def test_report_gives_the_loss_under_attack(plotted, toy) -> None:
     text = make_report(toy, plotted[0], title="t").read_text()
-    rows = {
-        (r["tagger"], r["attack"]): r["auc"] for r in auc_table(toy, ["ttbar"]) if r["discriminator"] == "BvsL"
-    }
+    rows = {(r["tagger"], r["attack"]): r["auc"] for r in auc_table(toy, ["ttbar"]) if r["discriminator"] == "BvsL"}
     raw, attacked = rows["nominal", "raw"], rows["nominal", "pgd"]
     assert f"<td>{attacked:.4f} <small>{attacked - raw:+.4f}</small></td>" in text
     assert f"<td>{raw:.4f}</td>" in text

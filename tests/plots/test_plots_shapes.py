@@ -106,9 +106,7 @@ def test_raw_is_found_even_if_only_a_later_tagger_has_it(toy: HistogramFile, cle
 
 
 def test_axes_without_flow_bins() -> None:
-    axes = [
-        hist.axis.StrCategory([n], name=a) for a, n in zip(AXES[2:], ("b", "nominal", "t", "raw"), strict=True)
-    ]
+    axes = [hist.axis.StrCategory([n], name=a) for a, n in zip(AXES[2:], ("b", "nominal", "t", "raw"), strict=True)]
     h = hist.Hist(*axes, hist.axis.Regular(4, 0, 1, name="x", flow=False), storage=hist.storage.Weight())
     h.fill(flavour="b", variation="nominal", tagger="t", attack="raw", x=[0.1, 0.9], weight=2.0)
     values, variances = contents(h.project("flavour", "tagger", "attack", "x"), ["b"], "t", "raw")

@@ -111,8 +111,7 @@ def test_columns_hold_finite_numbers_and_nulls(jobs):
         pt = tree["Jet_pt"].array()
         keep = (pt >= 20) & (pt <= 1000) & (abs(tree["Jet_eta"].array()) <= 2.5)
         arrays = {
-            name: ak.to_numpy(ak.flatten(tree[name].array()[keep]))
-            for name in tree.keys(filter_name="Jet_DeepCSV_*")
+            name: ak.to_numpy(ak.flatten(tree[name].array()[keep])) for name in tree.keys(filter_name="Jet_DeepCSV_*")
         }
     for feature in load_features("deepcsv").inputs:
         column = table[f"input_{feature.name}"]

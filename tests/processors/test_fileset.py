@@ -2,12 +2,15 @@
 
 import shutil
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from common.errors import AdvtagError
 from configs.schema import Dataset, Region
 from models.features import load_features
 from processors.fileset import open_fileset, read_list
+from processors.jobs import insist_on_rows
 from processors.run import balance
 from tests.conftest import NANO
 
@@ -54,11 +57,22 @@ def test_data_needs_no_truth():
     assert file.events == 40
 
 
-def test_a_copy_of_a_file_is_another_file(tmp_path):
-    """Copies share their UUID; counted by path, both are there."""
+def test_a_copy_of_a_file_is_refused(tmp_path):
+    """Copies share their UUID: their events would count twice, and their columns would overwrite each other."""
     for name in ("a.root", "b.root"):
         shutil.copy(NANO / "nano_dy.root", tmp_path / name)
-    assert len(open_one(str(tmp_path / "*.root"))) == 2
+    with pytest.raises(AdvtagError, match=r"b\.root: a copy of .*a\.root"):
+        open_one(str(tmp_path / "*.root"))
+
+
+def test_rows_that_are_not_on_disk_fail_the_run(tmp_path):
+    """As when workers write to a disk of their own."""
+    (tmp_path / "d").mkdir()
+    counts = {"d": {"f.root": {"events": 5, "jets": 7, "sum_weights": 5.0}}}
+    with pytest.raises(AdvtagError, match="7 jets were selected, 0 rows are on disk"):
+        insist_on_rows(tmp_path, counts)
+    pq.write_table(pa.table({"x": range(7)}), tmp_path / "d" / "part.parquet")
+    insist_on_rows(tmp_path, counts)
 
 
 def test_leptons_are_read_only_for_regions_that_look_at_them():

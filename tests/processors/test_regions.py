@@ -45,14 +45,10 @@ def slow_region(path, selection, region):
             passed &= sum(lepton[3] for lepton in counted) == 0
         jets = []
         for i, (pt, eta, phi) in enumerate(zip(event["Jet_pt"], event["Jet_eta"], event["Jet_phi"], strict=True)):
-            if not (
-                selection.pt[0] <= pt <= selection.pt[1] and abs(eta) <= selection.abs_eta and pt >= region.jet_pt
-            ):
+            if not (selection.pt[0] <= pt <= selection.pt[1] and abs(eta) <= selection.abs_eta and pt >= region.jet_pt):
                 continue
             angles = [math.remainder(phi - lepton[2], 2 * math.pi) for lepton in counted]
-            if all(
-                math.hypot(eta - lepton[1], angle) >= 0.4 for lepton, angle in zip(counted, angles, strict=True)
-            ):
+            if all(math.hypot(eta - lepton[1], angle) >= 0.4 for lepton, angle in zip(counted, angles, strict=True)):
                 jets.append((row, i))
         if passed and len(jets) >= region.min_jets:
             kept += jets

@@ -164,9 +164,7 @@ def test_nothing_is_overwritten(tmp_path: Path, existing: str) -> None:
     assert path.read_text() == "mine"
 
 
-def test_a_file_that_appears_meanwhile_is_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: Block
-) -> None:
+def test_a_file_that_appears_meanwhile_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: Block) -> None:
     path = tmp_path / "ttbar_data_3_000.root"
 
     def blocks(*arguments: Any) -> Iterator[Block]:
@@ -220,9 +218,7 @@ def test_dead_worker_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_nothing_is_printed(tmp_path: Path) -> None:
-    script = (
-        "import sys, pathlib; from simulation.run import simulate; simulate('ttbar', 2, pathlib.Path(sys.argv[1]))"
-    )
+    script = "import sys, pathlib; from simulation.run import simulate; simulate('ttbar', 2, pathlib.Path(sys.argv[1]))"
     root = Path(run.__file__).parents[1]
     done = subprocess.run(
         [sys.executable, "-c", script, str(tmp_path)], cwd=root, capture_output=True, text=True, check=True

@@ -32,9 +32,7 @@ def make_decays(
         shape = (N_JETS, n_tracks)
         eta = 0.3 + rng.normal(0, 0.08, shape)
         # azimuths on both sides of the axis: well-defined vertices
-        phi = np.tile([0.09, -0.08, 0.05, -0.12, 0.02, -0.03], (N_JETS, 1))[:, :n_tracks] + rng.normal(
-            0, 0.01, shape
-        )
+        phi = np.tile([0.09, -0.08, 0.05, -0.12, 0.02, -0.03], (N_JETS, 1))[:, :n_tracks] + rng.normal(0, 0.01, shape)
         x, z = length / np.cosh(0.3), length * np.tanh(0.3)
         displaced = np.arange(n_tracks) >= n_prompt
         # transverse path from the perigee to the decay is x cos(phi)

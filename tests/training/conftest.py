@@ -62,9 +62,7 @@ def write_jets(path: Path, jets: dict[str, Any], features: FeatureSet) -> None:
     columns = {name: array for name, array in jets.items() if name not in ("values", "absent")}
     for name in features.names:
         columns[f"input_{name}"] = pa.array(jets["values"][name].astype(np.float32), mask=jets["absent"][name])
-    table = pa.table(columns).replace_schema_metadata(
-        {"features": features.name, "features_digest": features.digest}
-    )
+    table = pa.table(columns).replace_schema_metadata({"features": features.name, "features_digest": features.digest})
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, path)
 

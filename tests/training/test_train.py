@@ -120,9 +120,7 @@ def test_standardised_with_the_present_training_jets_of_mc(trained, toys) -> Non
     tagger = load_tagger(trained[2][0])
     parts = [toys(2000, 1), toys(1000, 2)]
     for k, name in enumerate(tagger.features.names):
-        kept = [
-            jets["values"][name][(jets["split"] == 0) & ~jets["absent"][name]].astype(np.float32) for jets in parts
-        ]
+        kept = [jets["values"][name][(jets["split"] == 0) & ~jets["absent"][name]].astype(np.float32) for jets in parts]
         values = np.concatenate(kept).astype(np.float64)
         np.testing.assert_allclose(float(tagger.mean[k]), values.mean(), rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(float(tagger.std[k]), values.std(), rtol=1e-5)
@@ -376,3 +374,18 @@ def test_unknown_network_is_named(workplace, toys) -> None:
     workplace.write({"tt": [toys(50, 1)]})
     with pytest.raises(AdvtagError, match=r"network|deepcvs"):
         train_all(workplace.analysis({"t": {"network": "deepcvs"}}), progress=False)
+
+
+def test_diverged_training_saves_nothing(workplace, toys) -> None:
+    workplace.write({"tt": [toys(400, 1)]})
+    analysis = workplace.analysis({"t": {"epochs": 3, "learning_rate": 1e30}})
+    assert "training.t: the loss is" in refused(analysis)
+    assert not (analysis.output / "taggers" / "t.safetensors").exists()
+
+
+def test_checkpoints_of_an_earlier_training_are_removed(workplace, toys) -> None:
+    workplace.write({"tt": [toys(400, 1)]})
+    train_all(workplace.analysis({"t": {"epochs": 3}}), progress=False)
+    analysis = workplace.analysis({"t": {"epochs": 1}})
+    train_all(analysis, progress=False)
+    assert len(list((analysis.output / "taggers" / "checkpoints" / "t").iterdir())) == 1

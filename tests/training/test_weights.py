@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from common.errors import AdvtagError
 from training.weights import ETA_EDGES, PT_EDGES, PtEtaFlavourWeights
 
 
@@ -78,9 +79,7 @@ def test_classes_get_equal_totals_and_spectra() -> None:
         np.histogram2d(pt[target == f], eta[target == f], [PT_EDGES, ETA_EDGES], weights=found[target == f])[0]
         for f in range(4)
     ]
-    unweighted = [
-        np.histogram2d(pt[target == f], eta[target == f], [PT_EDGES[1:8], ETA_EDGES])[0] for f in range(4)
-    ]
+    unweighted = [np.histogram2d(pt[target == f], eta[target == f], [PT_EDGES[1:8], ETA_EDGES])[0] for f in range(4)]
     assert np.min(unweighted) > 0
     assert np.ptp(unweighted, axis=0).min() > 10
     for spectrum in spectra[1:]:
@@ -127,3 +126,10 @@ def test_a_bin_outweighed_by_negative_weights() -> None:
     assert np.isfinite(found).all()
     assert (found[2:] == 0).all()
     assert (found[:2] > 0).all()
+
+
+def test_weights_that_add_up_to_nothing_positive_are_refused() -> None:
+    jets = np.arange(40) % 4
+    pt, eta = np.full(40, 50.0), np.zeros(40)
+    with pytest.raises(AdvtagError, match="nothing positive"):
+        PtEtaFlavourWeights(jets, pt, eta, np.full(40, -1.0), 4)

@@ -1,0 +1,50 @@
+"""The jobs of `advtag plot` and `advtag report`: from a configuration to a folder."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from common.histograms import read_histograms
+from configs.load import load_analysis
+from plots.analysis import draw, report
+
+
+@pytest.fixture
+def analysis(build_toy, tmp_path):
+    """An analysis whose histograms are there, and a history of a tagger that it no longer has."""
+    file = dataclasses.replace(build_toy(300, inputs=("Jet_pt",), regions=("ttbar",)), discriminators=("BvsL",))
+    (tmp_path / "out" / "taggers").mkdir(parents=True)
+    file.write(tmp_path / "out" / "histograms.zip")
+    history = [{"epoch": 1, "loss": 1.0, "validation_loss": 1.0, "auc_raw": 0.9, "auc_attacked": 0.8, "attack": "fgsm"}]
+    (tmp_path / "out" / "taggers" / "gone.history.json").write_text(json.dumps(history))
+    path = tmp_path / "toy.yaml"
+    path.write_text(
+        "{name: toy, output: out, features: deepcsv, luminosity: 12.0,"
+        " datasets: {ttbar: {files: x.root, cross_section: 3.0}}}"
+    )
+    return load_analysis(path)
+
+
+def test_scaled_to_what_the_configuration_says_now(analysis):
+    written = read_histograms(analysis.output / "histograms.zip")
+    now = written.normalised(12.0, {"ttbar": 3.0})
+    ttbar, qcd = now.datasets["ttbar"], now.datasets["QCD"]
+    assert now.luminosity == 12.0
+    assert np.isclose(ttbar.scale(12.0), 3.0 * 12.0 / ttbar.sum_weights)
+    assert qcd == written.datasets["QCD"]
+    assert now.histograms is written.histograms
+    draw(analysis, progress=False)
+    page = report(analysis).read_text()
+    assert "luminosity of 12 " in page
+
+
+def test_figures_take_the_place_of_earlier_ones(analysis):
+    stale = analysis.output / "plots" / "old_region" / "Jet_pt.png"
+    stale.parent.mkdir(parents=True)
+    stale.write_bytes(b"stale")
+    folder = draw(analysis, progress=False)
+    assert not stale.exists()
+    assert (folder / "ttbar" / "Jet_pt.png").stat().st_size > 1000
+    assert not (folder / "auc_vs_epoch.png").exists()  # the only history is of a tagger that is not configured
