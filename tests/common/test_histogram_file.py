@@ -110,7 +110,7 @@ def zip_of(path, pages: dict[str, str]):
     return path
 
 
-def refused(path) -> str:
+def assert_refused(path) -> str:
     with pytest.raises(AdvtagError) as error:
         read_histograms(path)
     text = str(error.value)
@@ -120,17 +120,17 @@ def refused(path) -> str:
 
 
 def test_missing_file_says_how_to_make_it(tmp_path) -> None:
-    assert "advtag histograms" in refused(tmp_path / "histograms.zip")
+    assert "advtag histograms" in assert_refused(tmp_path / "histograms.zip")
 
 
 @pytest.mark.parametrize("content", [b"", b"text", b"PK\3\4", b"\0" * 1000])
 def test_not_a_zip(tmp_path, content) -> None:
     (tmp_path / "x.zip").write_bytes(content)
-    assert "not a histogram file" in refused(tmp_path / "x.zip")
+    assert "not a histogram file" in assert_refused(tmp_path / "x.zip")
 
 
 def test_a_folder(tmp_path) -> None:
-    assert "not a histogram file" in refused(tmp_path)
+    assert "not a histogram file" in assert_refused(tmp_path)
 
 
 GOOD = {"format": 1, "inputs": [], "discriminators": [], "datasets": {}, "luminosity": 1, "provenance": {}}
@@ -152,11 +152,11 @@ GOOD = {"format": 1, "inputs": [], "discriminators": [], "datasets": {}, "lumino
     ids=["empty", "other", "not JSON", "list", "number", "format", "no histogram", "no provenance", "dataset"],
 )
 def test_a_zip_of_something_else(tmp_path, pages) -> None:
-    assert "not a histogram file" in refused(zip_of(tmp_path / "x.zip", pages))
+    assert "not a histogram file" in assert_refused(zip_of(tmp_path / "x.zip", pages))
 
 
 def test_other_format(tmp_path) -> None:
-    assert "format 2" in refused(zip_of(tmp_path / "x.zip", {PAGE: '{"format": 2}'}))
+    assert "format 2" in assert_refused(zip_of(tmp_path / "x.zip", {PAGE: '{"format": 2}'}))
 
 
 def test_a_damaged_file_is_refused_or_harmless(path, tmp_path) -> None:
@@ -183,7 +183,7 @@ def test_a_truncated_file_is_refused(path, tmp_path_factory, cut) -> None:
     content = path.read_bytes()
     short = tmp_path_factory.getbasetemp() / "short.zip"
     short.write_bytes(content[: int(cut * len(content))])
-    refused(short)
+    assert_refused(short)
 
 
 def test_write_below_a_file(tmp_path, file) -> None:

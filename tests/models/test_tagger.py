@@ -67,7 +67,7 @@ class File:
         return len(text).to_bytes(8, "little") + text + self.tensors
 
 
-def refused(content: bytes) -> str:
+def assert_refused(content: bytes) -> str:
     with pytest.raises(AdvtagError) as error:
         tagger_from_bytes(content, "some/place.safetensors")
     text = str(error.value)
@@ -166,21 +166,21 @@ def test_a_pickle_is_refused_and_not_run(tmp_path) -> None:
         def __reduce__(self):
             return (open, (str(tmp_path / "run"), "w"))
 
-    refused(pickle.dumps(Bomb()))
+    assert_refused(pickle.dumps(Bomb()))
     torch.save(Bomb(), tmp_path / "bomb.pt")
-    refused((tmp_path / "bomb.pt").read_bytes())
+    assert_refused((tmp_path / "bomb.pt").read_bytes())
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("garbage", [b"", b"\0", b"garbage", b"\xff" * 64, b"\0" * 64, b"{}", b"\2\0\0\0\0\0\0\0{}"])
 def test_garbage_is_refused(garbage) -> None:
-    assert "not a tagger file" in refused(garbage)
+    assert "not a tagger file" in assert_refused(garbage)
 
 
 @given(cut=st.floats(0, 1, exclude_max=True))
 @settings(max_examples=60, deadline=None)
 def test_truncated_file_is_refused(content, cut) -> None:
-    refused(content[: int(cut * len(content))])
+    assert_refused(content[: int(cut * len(content))])
 
 
 @given(place=st.integers(0, 30_000), byte=st.integers(0, 255))
@@ -202,13 +202,13 @@ def test_a_damaged_header_is_refused_or_harmless(content, place, byte) -> None:
 def test_other_format_is_refused(content) -> None:
     file = File.open(content)
     file.page["format"] = 2
-    assert "format 2" in refused(file.close())
+    assert "format 2" in assert_refused(file.close())
 
 
 def test_safetensors_of_somebody_else_is_refused(content) -> None:
     file = File.open(content)
     del file.header["__metadata__"]
-    assert "not a tagger file" in refused(file.without_page())
+    assert "not a tagger file" in assert_refused(file.without_page())
 
 
 @pytest.mark.parametrize(
@@ -229,14 +229,14 @@ def test_safetensors_of_somebody_else_is_refused(content) -> None:
 def test_wrong_page_is_refused(content, key, value) -> None:
     file = File.open(content)
     file.page[key] = value
-    refused(file.close())
+    assert_refused(file.close())
 
 
 @pytest.mark.parametrize("key", ["format", "architecture", "features", "classes", "training"])
 def test_missing_page_key_is_refused(content, key) -> None:
     file = File.open(content)
     del file.page[key]
-    refused(file.close())
+    assert_refused(file.close())
 
 
 @pytest.mark.parametrize("wrong", [torch.zeros(3), torch.zeros(1)], ids=["3", "1"])
@@ -244,7 +244,7 @@ def test_standardisation_of_another_length_is_refused(tagger, wrong) -> None:
     """A single number would be broadcast over all features without a word."""
     other = make()
     other.mean = wrong
-    refused(other.to_bytes())
+    assert_refused(other.to_bytes())
 
 
 def test_wrong_card_is_refused_by_name(tmp_path, tagger) -> None:

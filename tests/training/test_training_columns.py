@@ -111,7 +111,7 @@ def test_the_test_split_is_not_read(workplace, toys) -> None:
         torch.testing.assert_close(one.weight, other.weight)
 
 
-def refused(workplace) -> str:
+def assert_refused(workplace) -> str:
     with pytest.raises(AdvtagError) as error:
         read_columns(workplace.columns)
     text = str(error.value)
@@ -120,19 +120,19 @@ def refused(workplace) -> str:
 
 
 def test_no_columns(workplace) -> None:
-    assert "advtag columns" in refused(workplace)
+    assert "advtag columns" in assert_refused(workplace)
 
 
 @pytest.mark.parametrize("text", ["", "{", "\xff", "[]", "{}", '{"features": {}}'])
 def test_damaged_manifest(workplace, toys, text) -> None:
     workplace.write({"tt": [toys(50, 1)]})
     (workplace.columns / "manifest.json").write_text(text, encoding="latin-1")
-    refused(workplace)
+    assert_refused(workplace)
 
 
 def test_only_data(workplace, toys) -> None:
     workplace.write({"run": [toys(50, 1, data=True)]})
-    assert "no MC jets" in refused(workplace)
+    assert "no MC jets" in assert_refused(workplace)
 
 
 def test_a_dataset_without_jets(workplace, toys) -> None:
@@ -140,7 +140,7 @@ def test_a_dataset_without_jets(workplace, toys) -> None:
     workplace.write({"tt": [toys(100, 1)], "empty": []})
     assert len(read_columns(workplace.columns).train) > 0
     workplace.write({"empty": []})
-    assert "no MC jets" in refused(workplace)
+    assert "no MC jets" in assert_refused(workplace)
 
 
 @pytest.mark.parametrize(("split", "name"), [(0, "validation"), (1, "train")])
@@ -148,7 +148,7 @@ def test_an_empty_split(workplace, toys, split, name) -> None:
     jets = toys(50, 1)
     jets["split"][:] = split
     workplace.write({"tt": [jets]})
-    assert f"the {name} split" in refused(workplace)
+    assert f"the {name} split" in assert_refused(workplace)
 
 
 @pytest.mark.parametrize("column", ["weight", "input_mass"])
@@ -156,7 +156,7 @@ def test_a_missing_column(workplace, toys, column) -> None:
     workplace.write({"tt": [toys(50, 1), toys(50, 2)]})
     path = sorted((workplace.columns / "tt").glob("*.parquet"))[1]
     pq.write_table(pq.read_table(path).drop_columns([column]), path)
-    refused(workplace)
+    assert_refused(workplace)
 
 
 def test_a_column_of_another_type(workplace, toys) -> None:
@@ -165,14 +165,14 @@ def test_a_column_of_another_type(workplace, toys) -> None:
     table = pq.read_table(path)
     place = table.column_names.index("weight")
     pq.write_table(table.set_column(place, "weight", table["weight"].cast("string")), path)
-    refused(workplace)
+    assert_refused(workplace)
 
 
 def test_a_truncated_file(workplace, toys) -> None:
     workplace.write({"tt": [toys(50, 1)]})
     path = next((workplace.columns / "tt").glob("*.parquet"))
     path.write_bytes(path.read_bytes()[:-100])
-    refused(workplace)
+    assert_refused(workplace)
 
 
 def test_the_manifest_of_the_test_is_that_of_the_job(workplace, toys) -> None:
