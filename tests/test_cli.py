@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import awkward as ak
@@ -223,13 +224,18 @@ def test_interrupt_leaves_nothing(write_config, tmp_path, executor):
     """Ctrl-C in a terminal reaches every process of the job."""
     config = write_config(**sections())
     command = [sys.executable, ROOT / "advtag.py", "columns", config, "--executor", executor, "--chunksize", "1"]
-    job = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    # a test runner in the background ignores SIGINT, and would hand that down
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    job = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=heard)
     aside = tmp_path / "out_analysis"
     while not list(aside.glob(".columns.*/v5/*.parquet")):  # it is under way
         assert job.poll() is None
         time.sleep(0.05)
     os.killpg(job.pid, signal.SIGINT)
-    _, told = job.communicate(timeout=60)
+    try:
+        _, told = job.communicate(timeout=60)
+    finally:
+        job.kill()
     assert job.returncode not in (0, None)
     assert "Traceback" not in told
     assert leftovers(tmp_path) == ["out_analysis"]
