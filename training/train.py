@@ -5,7 +5,6 @@ advtag train CONFIG
 
 import json
 import math
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -43,7 +42,8 @@ def train_all(analysis: Analysis, *, progress: bool = True) -> list[Path]:
     Beside each: `NAME.history.json`, and a tagger file after each epoch in `checkpoints/NAME`.
 
     Raises:
-        AdvtagError: no taggers are configured, no columns, columns of another card, or nowhere to write
+        AdvtagError: no taggers are configured, no columns, columns of another card, a loss that diverges, or nowhere to
+            write
     """
     if not analysis.training:
         raise AdvtagError("configuration: `advtag train` needs the key `training`")
@@ -57,20 +57,23 @@ def train_all(analysis: Analysis, *, progress: bool = True) -> list[Path]:
         )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cpu":
-        # batches this small gain nothing from a second thread, and wait for it where the machine is shared: 7 s of
-        # training became 34 s beside two other jobs on two cores
+        # usual batches gain little from a second thread, and wait for it where the machine is shared: 7 s of training
+        # became 34 s beside two other jobs on two cores
         torch.set_num_threads(1)
     paths = []
     with progress_bar("epochs", show=progress) as bar:
         for name, settings in analysis.training.items():
-            shutil.rmtree(analysis.output / "taggers" / "checkpoints" / name, ignore_errors=True)  # of an earlier run
             task = bar.add_task(f"{name} on {device}", total=settings.epochs)
 
-            def after_epoch(tagger: Tagger, history: History, name: str = name, task: Any = task) -> None:
-                folder = analysis.output / "taggers"
-                tagger.save(folder / "checkpoints" / name / f"epoch_{len(history):04d}.safetensors")
+            checkpoints = analysis.output / "taggers" / "checkpoints" / name
+
+            def after_epoch(
+                tagger: Tagger, history: History, name: str = name, task: Any = task, folder: Path = checkpoints
+            ) -> None:
+                tagger.save(folder / f"epoch_{len(history):04d}.safetensors")
                 last = history[-1]
-                raw, attacked = ("undefined" if area is None else f"{area:.4f}" for area in areas(last))
+                both = (last["auc_raw"], last["auc_attacked"])
+                raw, attacked = ("undefined" if area is None else f"{area:.4f}" for area in both)
                 bar.update(task, advance=1, description=f"{name}: BvsL {raw} raw, {attacked} {last['attack']}")
 
             tagger, history = train(columns, settings, analysis, name, device, after_epoch)
@@ -78,6 +81,8 @@ def train_all(analysis: Analysis, *, progress: bool = True) -> list[Path]:
             tagger.save(path)
             with whole_file(path.with_name(f"{name}.history.json")) as aside:
                 aside.write_text(json.dumps(history, indent=1, allow_nan=False), encoding="utf-8")
+            for stale in sorted(checkpoints.glob("epoch_*.safetensors"))[len(history) :]:  # of an earlier, longer run
+                stale.unlink()
             paths.append(path)
     return paths
 
@@ -93,11 +98,6 @@ def finite(loss: float, name: str, epoch: int) -> float:
             f"training.{name}: the loss is {loss} after epoch {epoch}; lower `learning_rate`, or look at the weights"
         )
     return loss
-
-
-def areas(epoch: dict[str, Any]) -> tuple[float | None, float | None]:
-    """Raw and attacked AUC of one epoch of a history."""
-    return epoch["auc_raw"], epoch["auc_attacked"]
 
 
 def train(
