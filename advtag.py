@@ -44,23 +44,53 @@ def _analysis(config: Path, overrides: list[str] | None, dry_run: bool = False, 
     return analysis
 
 
+def _list_samples(wanted: bool) -> None:
+    if not wanted:
+        return
+    from simulation.processes import PROCESSES
+    from simulation.variants import VARIANTS
+
+    for title, things in (("Processes", PROCESSES), ("Variants", VARIANTS)):
+        typer.echo(f"{title}:")
+        for name, thing in things.items():
+            typer.echo(f"  {name:22} {thing.summary}")
+    raise typer.Exit
+
+
 @app.command()
 def simulate(
-    process: Annotated[str, typer.Option(help="ttbar, ttbar-dilepton, ttbar-semilepton or qcd")],
+    process: Annotated[str, typer.Option(help="ttbar, ttbar-dilepton, ttbar-semilepton, qcd, qcd-bb, wc or z-jets")],
     events: Annotated[int, typer.Option(min=1)],
-    output: Annotated[Path, typer.Option(help="Folder for the ROOT files")],
-    variant: Annotated[str, typer.Option(help="mc, or data: a hidden variant without truth")] = "mc",
+    output: Annotated[
+        Path, typer.Option(help="Folder for the ROOT files and, in generator/, the generated events")
+    ] = Path("simulated"),
+    variant: Annotated[str, typer.Option(help="mc, data (hidden, without truth), or one change, see --list")] = "mc",
     seed: int = 1,
     workers: Annotated[int, typer.Option(min=1, help="Processes")] = 2,
+    constituents: Annotated[
+        bool, typer.Option("--constituents", help="PFCands, JetPFCands, SV and JetSVs, too")
+    ] = False,
+    undefined_memory: Annotated[
+        bool, typer.Option("--undefined-memory", help="Leave undefined memory in absent slots, as real PFNano does")
+    ] = False,
+    listing: Annotated[  # noqa: ARG001 - acts in its callback
+        bool, typer.Option("--list", callback=_list_samples, is_eager=True, help="Describe processes and variants")
+    ] = False,
     progress: Progress = True,
 ) -> None:
     """Make NanoAOD-like files with Pythia 8 and FastJet.
 
-    Example: advtag simulate --process ttbar --events 2000 --output sim
+    Variants of the detector share the generated events of a process and seed in the same output folder.
+
+    Example: advtag simulate --process ttbar --events 2000 --variant data
     """
+    from simulation.detector.reconstruct import Content
     from simulation.run import simulate as run_simulation
 
-    for path in run_simulation(process, events, output, variant=variant, seed=seed, workers=workers, progress=progress):
+    content = Content(constituents, undefined_memory)
+    for path in run_simulation(
+        process, events, output, variant=variant, seed=seed, workers=workers, content=content, progress=progress
+    ):
         typer.echo(path)
 
 

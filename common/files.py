@@ -81,5 +81,5 @@ def cannot_write(path: Path, error: OSError) -> AdvtagError:
     """Say which output could not be written and why."""
     return AdvtagError(
         f"cannot write {path}: {error.strerror or error}; nothing was left there. "
-        "Choose another output folder (key `output`) or free some space."
+        "Choose another output folder or free some space."
     )

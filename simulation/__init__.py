@@ -1,21 +1,24 @@
 """Pythia 8 events with a parametric tracker, written as NanoAOD-like ROOT files (`advtag simulate`).
 
-The chain, one file each: `generator` (Pythia) -> `particles` (what each particle is) -> `jets` (anti-kT 0.4,
-flavour by ghosts, smearing) -> `tracks` (efficiency, helix, resolution, pile-up) -> `association` and `impact`
-(tracks of a jet, impact parameters) -> `vertexing` (secondary vertices) -> `deepcsv` (the 65 `Jet_DeepCSV_*`
-branches) and `leptons` -> `chain` (one block of events) -> `writer` (files) -> `run` (the driver). All
-numbers that describe the detector or the generator tune are in `variants`. Events are in NumPy columns
-throughout; the only loops over events are inside Pythia and FastJet.
+Stage A, `generation/`: `pythia` (events of a process) -> `particles` (what each particle is) -> `clustering` (anti-kT
+0.4, flavour by ghosts) -> `generate` (what a detector may see) -> `files` (Parquet). Stage B, `detector/`: `material`
+(conversions, nuclear interactions), `jets` (smearing), `tracks` (efficiency, helix, resolution, pile-up) ->
+`association` and `impact` (tracks of a jet, impact parameters) -> `vertexing` (secondary vertices) -> `deepcsv` (the 65
+`Jet_DeepCSV_*` branches), `constituents` (candidates and vertices), `leptons`, `trigger` -> `reconstruct` (one block of
+events). Around them: `processes`, `knobs` and `variants` (what can be asked for), `writer` (files), `run` (the
+driver). Events are in NumPy columns throughout; the only loops over events are inside Pythia and FastJet.
 
 It is a stand-in for PFNano files where none are at hand: shapes and dependencies between the inputs are realistic,
 absolute efficiencies are not those of CMS. Known deviations:
 
-* light-flavour jets have a reconstructed secondary vertex about half as often as in CMS: there are no photon
-  conversions and no nuclear interactions (lost tracks only);
-* the tail of the third-ranked track's impact parameter significance is too short in light jets, for the same
-  reason; mistag rates below 0.1 % are not to be trusted;
-* the corrected vertex mass has an overflow (5 % of light-jet vertices lie above 10 GeV), as in real PFNano files;
-* the measured d0 and phi of a track are uncorrelated, and tracks in dense jets do not share hits;
+* the rate of secondary vertices in light jets and the tails of their impact parameters depend on a rough model of
+  the material (see `detector.material`) and on guessed tails; mistag rates below 0.1 % are not to be trusted;
+* the corrected vertex mass has an overflow (4 % of light-jet vertices lie above 10 GeV), as in real PFNano files: the
+  correction adds momentum across a flight direction that short flights measure badly;
+* Monash makes half of the b baryons that LEP saw (4.6 % of b hadrons at the Z, LEP: 8.4 %), and its b fragmentation is
+  harder (mean x_B at the Z 0.728, LEP and SLD: 0.709, which the variant `b-fragmentation` has);
+* the measured dz and polar angle of a track are uncorrelated (d0 and azimuth are correlated), and tracks in dense jets
+  do not share hits;
 * pile-up adds tracks inside jet cones only: no pile-up jets, no pile-up energy in jets or in lepton isolation;
 * tracks are straight lines within a jet: vertices far out (over 1 cm) have somewhat too few soft tracks;
 * prompt electrons and muons (from W, Z, tau) are not clustered, so `Jet` is free of them, which a real `Jet`

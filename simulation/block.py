@@ -1,6 +1,5 @@
 """Finished columns of a block of events, as they are written."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,16 +32,14 @@ class Block:
 
     Attributes:
         events: one value per event.
-        jets, muons, electrons: NanoAOD's columns without prefix.
+        collections: NanoAOD's collections by name, their columns without prefix.
         truth: what only simulation knows about the jets.
         weights: what only simulation knows about the events.
         cross_section, cross_section_error: pb, from all events that the generator made for this block.
     """
 
     events: dict[str, Array]
-    jets: Collection
-    muons: Collection
-    electrons: Collection
+    collections: dict[str, Collection]
     truth: Collection
     weights: dict[str, Array]
     cross_section: float
@@ -56,34 +53,9 @@ class Block:
         """Events `start` to `stop` of this block."""
         return Block(
             events={name: values[start:stop] for name, values in self.events.items()},
-            jets=self.jets.part(start, stop),
-            muons=self.muons.part(start, stop),
-            electrons=self.electrons.part(start, stop),
+            collections={name: collection.part(start, stop) for name, collection in self.collections.items()},
             truth=self.truth.part(start, stop),
             weights={name: values[start:stop] for name, values in self.weights.items()},
             cross_section=self.cross_section,
             cross_section_error=self.cross_section_error,
         )
-
-
-def join(batches: list[Block], cross_section: float, error: float) -> Block:
-    """Lay batches end to end."""
-
-    def columns(parts: Iterable[dict[str, Array]]) -> dict[str, Array]:
-        parts = list(parts)
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-    def collection(name: str) -> Collection:
-        parts: list[Collection] = [getattr(batch, name) for batch in batches]
-        return Collection(np.concatenate([part.counts for part in parts]), columns(part.columns for part in parts))
-
-    return Block(
-        events=columns(batch.events for batch in batches),
-        jets=collection("jets"),
-        muons=collection("muons"),
-        electrons=collection("electrons"),
-        truth=collection("truth"),
-        weights=columns(batch.weights for batch in batches),
-        cross_section=cross_section,
-        cross_section_error=error,
-    )

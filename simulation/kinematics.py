@@ -1,4 +1,4 @@
-"""Four-vectors as columns: angles, masses, and segments of flattened per-event lists."""
+"""Four-vectors as columns: angles, masses and charges, and segments of flattened per-event lists."""
 
 from typing import Any
 
@@ -9,6 +9,8 @@ Array = NDArray[Any]
 
 PION_MASS = 0.13957  # GeV, the mass that b tagging gives to every track
 K_SHORT_MASS = 0.4976  # GeV
+# electric charge of the positive PDG number, for all charged particles that live long enough
+_CHARGE = {11: -1, 13: -1, 211: 1, 321: 1, 2212: 1, 3112: -1, 3222: 1, 3312: -1, 3334: -1}
 
 
 def wrap_angle(angle: Array) -> Array:
@@ -21,6 +23,15 @@ def delta_r2(eta_1: Array, phi_1: Array, eta_2: Array, phi_2: Array) -> Array:
     """Squared distance in (eta, phi)."""
     squared: Array = (eta_1 - eta_2) ** 2 + wrap_angle(phi_1 - phi_2) ** 2
     return squared
+
+
+def electric_charge(pdg_id: Array) -> Array:
+    """Charge of final-state particles; 0 for neutral ones and for those no tracker sees."""
+    number = np.abs(pdg_id)
+    charge = np.zeros(len(number))
+    for positive_id, sign in _CHARGE.items():
+        charge[number == positive_id] = sign
+    return charge * np.sign(pdg_id)
 
 
 def pt_eta_phi(momentum: Array) -> tuple[Array, Array, Array]:

@@ -1,4 +1,8 @@
-"""The driver of `advtag simulate`: plan the files, make the blocks in processes, write them in order."""
+"""The driver of `advtag simulate`: plan the files, make the blocks in processes, write them in order.
+
+Blocks have a fixed size and random numbers of their own, so the events of a sample do not depend on how many processes
+make them or on how they are spread over files.
+"""
 
 import math
 import os
@@ -14,12 +18,15 @@ from pathlib import Path
 from common.errors import AdvtagError
 from common.progress import progress_bar
 from simulation.block import Block
-from simulation.chain import MAX_EVENTS, MAX_SEED, make_block
-from simulation.generator import get_process, load_libraries
+from simulation.detector.reconstruct import MAX_EVENTS, MAX_SEED, Content, reconstruct
+from simulation.generation.files import generated_block
+from simulation.generation.pythia import load_libraries
+from simulation.processes import get_process
 from simulation.variants import get_variant
 from simulation.writer import SampleFile, output_paths, refuse_existing
 
 BLOCK_EVENTS = 1000  # part of the definition of a sample: another number gives other events
+GENERATOR_FOLDER = "generator"
 _THREADS_VARIABLE = "OMP_NUM_THREADS"
 
 
@@ -32,22 +39,28 @@ def simulate(
     seed: int = 1,
     workers: int = 1,
     events_per_file: int = 10_000,
+    content: Content | None = None,
     progress: bool = True,
 ) -> list[Path]:
     """Make a sample of NanoAOD-like ROOT files.
 
-    The events depend on process, variant, seed and their number in the sample only, not on `workers` or
-    `events_per_file`. Data are unweighted: for `qcd` in the variant `data`, the bias towards high pT that
-    simulation compensates with `genWeight` is off. What the files hold is described in `simulation.writer`.
+    Stage A writes generated events to `folder/generator`, or finds them there; stage B makes the files of them. So
+    another variant of the detector takes a fifth of the time and has the same generated events, and a run that was
+    interrupted goes on where it was.
+
+    The events depend on process, variant, seed and number of events only, not on `workers` or `events_per_file`.
+    Data are unweighted: for `qcd` in the variant `data`, the bias towards high pT that simulation compensates with
+    `genWeight` is off. What the files hold is described in `simulation.writer`.
 
     Args:
-        process: one of `simulation.generator.PROCESSES`.
+        process: one of `simulation.processes.PROCESSES`.
         events: number of events.
         folder: where the files `{process}_{variant}_{seed}_{i:03d}.root` go; made if needed.
         variant: one of `simulation.variants.VARIANTS`.
-        seed: of the sample, 0 to 999 999.
+        seed: of the sample, 0 to 99 999.
         workers: number of processes. With more than one, a calling script needs `if __name__ == "__main__":`.
         events_per_file: the last file may have fewer.
+        content: what the files hold; by default no constituents.
         progress: show a progress bar on standard error, if that is a terminal.
 
     Returns:
@@ -55,7 +68,8 @@ def simulate(
 
     Raises:
         AdvtagError: unknown process or variant, a number out of range, a missing library, a folder that cannot be
-            written, or a file that exists. Files that were completed before stay, unfinished ones do not.
+            written, a file that exists, or generated events of another recipe. Files that were completed before
+            stay, unfinished ones do not.
     """
     get_process(process)
     sample_variant = get_variant(variant)
@@ -69,7 +83,8 @@ def simulate(
     refuse_existing([output for path in paths for output in output_paths(path, sample_variant)])
     _make_folder(folder)
 
-    blocks = _make_blocks(process, variant, seed, events, workers)
+    sample = (folder / GENERATOR_FOLDER, process, variant, seed, content or Content())
+    blocks = _make_blocks(sample, events, workers)
     with closing(blocks), progress_bar("events", show=progress) as bar:
         task = bar.add_task(f"{process} {variant}", total=events)
         parts = _split(blocks, events_per_file)
@@ -118,10 +133,21 @@ def _split(blocks: Iterator[Block], events_per_file: int) -> Iterator[Block]:
                 room = events_per_file
 
 
-def _make_blocks(process: str, variant: str, seed: int, events: int, workers: int) -> Generator[Block, None, None]:
+def make_block(
+    folder: Path, process_name: str, variant_name: str, seed: int, content: Content, first_event: int, events: int
+) -> Block:
+    """Both stages for one block; `folder` holds the generated events of all samples."""
+    process, variant = get_process(process_name), get_variant(variant_name)
+    generated = generated_block(folder, process, variant.generator, seed, first_event, events)
+    return reconstruct(generated, process, variant, seed, first_event, content)
+
+
+def _make_blocks(
+    sample: tuple[Path, str, str, int, Content], events: int, workers: int
+) -> Generator[Block, None, None]:
     """Yield the blocks of a sample in order, made in this process or by workers."""
     starts = range(0, events, BLOCK_EVENTS)
-    calls = [(process, variant, seed, start, min(BLOCK_EVENTS, events - start)) for start in starts]
+    calls = [(*sample, start, min(BLOCK_EVENTS, events - start)) for start in starts]
     if workers == 1 or len(calls) == 1:
         for call in calls:
             yield make_block(*call)

@@ -1,15 +1,25 @@
 """Small samples, made once per test session, and builders of synthetic jets and tracks."""
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from simulation.association import JetTracks
-from simulation.jets import Jets
-from simulation.run import simulate
-from simulation.tracks import PrimaryVertices
+from simulation.block import Block
+from simulation.detector.association import JetTracks
+from simulation.detector.jets import Jets
+from simulation.detector.reconstruct import Content
+from simulation.detector.tracks import PrimaryVertices
+from simulation.generation.events import GeneratedEvents
+from simulation.generation.files import generated_block
+from simulation.knobs import Generator
+from simulation.processes import PROCESSES
+from simulation.run import make_block, simulate
+
+LARGE = (0, 2000)  # first event and number of events of the large sample
+LARGE_SEED = 2
 
 
 @pytest.fixture(scope="session")
@@ -25,6 +35,29 @@ def data_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return simulate("ttbar-dilepton", 100, folder, variant="data", progress=False)[0]
 
 
+@pytest.fixture(scope="session")
+def generator_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the large sample of generated events lies."""
+    return tmp_path_factory.mktemp("generated")
+
+
+@pytest.fixture(scope="session")
+def generated(generator_folder: Path) -> GeneratedEvents:
+    """2000 nominal ttbar events of stage A, from their file."""
+    return generated_block(generator_folder, PROCESSES["ttbar"], Generator(), LARGE_SEED, *LARGE)
+
+
+@pytest.fixture(scope="session")
+def reconstructed(generator_folder: Path, generated: GeneratedEvents) -> Callable[[str], Block]:
+    """The same events in a variant of the detector."""
+
+    @cache
+    def reconstruct(variant: str) -> Block:
+        return make_block(generator_folder, "ttbar", variant, LARGE_SEED, Content(), *LARGE)
+
+    return reconstruct
+
+
 @pytest.fixture
 def make_jets() -> Callable[..., Jets]:
     """Jets of one event each, given pt, eta and phi."""
@@ -32,8 +65,7 @@ def make_jets() -> Callable[..., Jets]:
     def make(pt: np.ndarray, eta: np.ndarray, phi: np.ndarray) -> Jets:
         n = len(pt)
         zero = np.zeros(n, dtype=int)
-        mass = np.full(n, 5.0)
-        return Jets(np.arange(n), pt, eta, phi, mass, pt.copy(), zero, zero, np.full(n, 10))
+        return Jets(np.arange(n), np.arange(n), pt, eta, phi, np.full(n, 5.0), pt.copy(), zero, zero)
 
     return make
 
@@ -46,6 +78,7 @@ def make_jet_tracks() -> Callable[..., JetTracks]:
         shape = next(iter(given.values())).shape
         columns = {
             "present": np.ones(shape, dtype=bool),
+            "track": np.arange(np.prod(shape)).reshape(shape),
             "delta_r": np.full(shape, 0.1),
             "pt": np.full(shape, 5.0),
             "sigma_d0": np.full(shape, 0.002),

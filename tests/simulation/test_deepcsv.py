@@ -5,15 +5,15 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from simulation.association import JetTracks
-from simulation.chain import round_mantissa
-from simulation.deepcsv import ABSENT, above_charm, k_short_veto, leading_slots, track_sums
-from simulation.impact import TrackVariables, track_variables
-from simulation.jets import Jets
-from simulation.leptons import Leptons
-from simulation.tracks import PrimaryVertices
-from simulation.trigger import trigger_decisions
-from simulation.variants import Detector
+from simulation.detector.association import JetTracks
+from simulation.detector.deepcsv import ABSENT, above_charm, k_short_veto, leading_slots, track_sums
+from simulation.detector.impact import TrackVariables, track_variables
+from simulation.detector.jets import Jets
+from simulation.detector.leptons import Leptons
+from simulation.detector.tracks import PrimaryVertices
+from simulation.detector.trigger import trigger_decisions
+from simulation.knobs import Detector
+from simulation.rounding import round_mantissa
 
 K_SHORT, PION = 0.4976, 0.13957
 

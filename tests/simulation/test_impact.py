@@ -5,15 +5,15 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from simulation.association import MAX_TRACKS, JetTracks, associate
-from simulation.impact import approach_to_axis, track_variables
-from simulation.jets import Jets
-from simulation.tracks import PrimaryVertices, Tracks
+from simulation.detector.association import MAX_TRACKS, JetTracks, associate
+from simulation.detector.impact import approach_to_axis, track_variables
+from simulation.detector.jets import Jets
+from simulation.detector.tracks import PrimaryVertices, Tracks
 
 
 def tracks_at(event: np.ndarray, pt: np.ndarray, eta: np.ndarray, phi: np.ndarray) -> Tracks:
     ones = np.ones(len(pt))
-    return Tracks(event, pt, eta, phi, 0 * ones, 0 * ones, ones, ones, ones)
+    return Tracks(event, 211 * ones, pt, eta, phi, 0 * ones, 0 * ones, ones, ones, ones)
 
 
 def test_association_agrees_with_a_double_loop(make_jets: Callable[..., Jets]) -> None:
@@ -35,6 +35,8 @@ def test_association_agrees_with_a_double_loop(make_jets: Callable[..., Jets]) -
                 expected.append((-tracks.pt[track], distance))
         present = found.present[jet]
         assert found.pt[jet][present].tolist() == [-pt for pt, _ in sorted(expected)]
+        assert tracks.pt[found.track[jet][present]].tolist() == found.pt[jet][present].tolist()
+        assert np.all(found.track[jet][~present] == -1)
         assert found.delta_r[jet][present] == pytest.approx([distance for _, distance in sorted(expected)])
 
 
@@ -117,3 +119,4 @@ def test_cuts_and_order(
     assert tracks.good[0].tolist() == [True, True, True, False, False]
     assert tracks.selected[0].tolist() == [False, True, True, False, False]
     assert tracks.ip2d[0, :3] == pytest.approx([0.003, 0.002, 0.001])
+    assert tracks.track[0, :3].tolist() == [3, 4, 0]

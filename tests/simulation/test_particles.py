@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 
-from simulation.particles import BEAM_STATUS, Particles, classify, contains_quark
+from simulation.generation.particles import BEAM_STATUS, Particles, ancestor, classify, contains_quark, is_parton
 
 
 def record(entries: list[tuple[int, int, int]]) -> Particles:
     """One event of (PDG number, status, index of the mother)."""
     pdg_id, status, mother = (np.array(column) for column in zip(*entries, strict=True))
-    n = len(entries)
-    zero = np.zeros(n)
-    return Particles(1, np.zeros(n, dtype=int), pdg_id, status, mother, zero, zero, zero, zero, zero, zero, zero)
+    zero = np.zeros(len(entries))
+    daughter = np.zeros(len(entries), dtype=int)
+    return Particles(1, daughter, pdg_id, status, mother, daughter, zero, zero, zero, zero, zero, zero, zero)
 
 
 @pytest.mark.parametrize(
@@ -69,3 +69,35 @@ def test_only_the_last_heavy_hadron_of_a_chain_counts() -> None:
     classes = classify(particles)
     assert np.flatnonzero(classes.b_hadron).tolist() == [3]
     assert np.flatnonzero(classes.c_hadron).tolist() == [5]
+
+
+@pytest.mark.parametrize("pdg_id", [1, -5, 21, 2101, -3303, 90, 92])
+def test_partons(pdg_id: int) -> None:
+    assert is_parton(np.array([pdg_id]))[0]
+
+
+@pytest.mark.parametrize("pdg_id", [11, -15, 22, 24, 111, 211, 511, -2212, 4122, 5122, 100443, 10513])
+def test_not_partons(pdg_id: int) -> None:
+    assert not is_parton(np.array([pdg_id]))[0]
+
+
+def test_nearest_heavy_ancestor() -> None:
+    particles = record(
+        [
+            (90, -11, 0),
+            (2212, BEAM_STATUS, 0),
+            (5, -71, 1),
+            (513, -83, 2),
+            (511, -91, 3),
+            (411, -91, 4),
+            (310, -91, 5),  # 6: K0S of the D+
+            (211, 91, 6),
+            (211, 91, 4),  # 8: of the B0
+            (211, 83, 2),  # 9: of the fragmentation
+            (22, 91, 3),  # 10: of the B*
+        ]
+    )
+    index, hadrons = np.array([7, 6, 8, 9, 10, 4]), np.array([4, 5])
+    assert ancestor(particles, index, hadrons).tolist() == [1, 1, 0, -1, -1, 0]
+    assert ancestor(particles, index, np.array([3])).tolist() == [0, 0, 0, -1, 0, 0]
+    assert ancestor(particles, np.array([], dtype=int), hadrons).tolist() == []

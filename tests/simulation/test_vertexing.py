@@ -5,11 +5,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from simulation.association import JetTracks
-from simulation.impact import TrackVariables, track_variables
-from simulation.jets import Jets
-from simulation.tracks import PrimaryVertices
-from simulation.vertexing import find_vertices, fit
+from simulation.detector.association import JetTracks
+from simulation.detector.impact import TrackVariables, track_variables
+from simulation.detector.jets import Jets
+from simulation.detector.tracks import PrimaryVertices
+from simulation.detector.vertexing import find_vertices, fit
 
 N_JETS, N_TRACKS = 400, 4
 SIGMA_D0, SIGMA_DZ = 0.002, 0.004  # cm

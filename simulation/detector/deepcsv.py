@@ -3,19 +3,18 @@
 Definitions follow CMSSW (CombinedSVComputer, DeepNNTagInfoProducer) and names follow PFNano. What is absent is
 -999, as in PFNano, except: counters are 0, `*AboveCharm` are -1 when no track lifts the mass above the charm
 threshold, and sums over no tracks are those of a null vector. Jets with fewer than two good tracks have nothing
-but zero counters. PFNano leaves uninitialised memory in track slots beyond `jetNSelectedTracks`; here they are
--999.
+but zero counters. PFNano leaves undefined memory in track slots beyond `jetNSelectedTracks`; here they are -999
+(`memory` puts the rest there).
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from simulation.impact import TrackVariables, passes_axis_cuts, take_slots
-from simulation.jets import Jets
+from simulation.detector.impact import TrackVariables, passes_axis_cuts, take_slots
+from simulation.detector.jets import Jets
+from simulation.detector.vertexing import Vertices
 from simulation.kinematics import K_SHORT_MASS, Array, delta_r2, dot, invariant_mass, pt_eta_phi
-from simulation.tracks import PrimaryVertices
-from simulation.vertexing import Vertices, find_vertices
 
 ABSENT = -999.0
 NO_TRACK_ABOVE_CHARM = -1.0
@@ -35,6 +34,8 @@ _SLOT_VARIABLES = {
     "trackPtRatio": "pt_ratio",
     "trackPtRel": "pt_rel",
 }
+TRACK_SLOTS = tuple(f"{name}_{slot}" for name in _SLOT_VARIABLES for slot in range(N_TRACK_SLOTS))
+ETA_REL_SLOTS = tuple(f"trackEtaRel_{slot}" for slot in range(N_ETA_REL_SLOTS))
 
 
 @dataclass(frozen=True)
@@ -54,18 +55,19 @@ class JetVertices:
     tracks: Array
 
 
-def deepcsv_variables(jets: Jets, tracks: TrackVariables, primary: PrimaryVertices) -> dict[str, Array]:
+def deepcsv_variables(jets: Jets, tracks: TrackVariables, first: Vertices, second: Vertices) -> dict[str, Array]:
     """Compute all variables; names without the prefix `Jet_DeepCSV_`, one value per jet.
 
     Args:
         jets: the jets.
         tracks: their track variables.
-        primary: the primary vertices.
+        first: the first secondary vertex of each jet.
+        second: the second one.
 
     Returns:
         Columns; the four `COUNTERS` are integers.
     """
-    vertices = categorise(tracks, *find_vertices(jets, tracks, primary))
+    vertices = categorise(tracks, first, second)
     used = tracks.selected & ~k_short_veto(tracks)
     variables = vertex_variables(jets, tracks, vertices)
     variables |= track_sums(jets, tracks, used)

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from simulation.jets import Jets
+from simulation.detector.jets import Jets
+from simulation.detector.tracks import Tracks
 from simulation.kinematics import Array, delta_r2, pairs_in_event, position_in_group
-from simulation.tracks import Tracks
 
 CONE = 0.4
 MAX_TRACKS = 40  # per jet; beyond, the softest are dropped
@@ -18,12 +18,14 @@ class JetTracks:
 
     Attributes:
         present: whether the slot holds a track; the other columns are harmless numbers where it does not.
+        track: index into `Tracks`, -1 where there is none.
         delta_r: distance to the jet axis.
 
     The rest is as in `Tracks`.
     """
 
     present: Array
+    track: Array
     delta_r: Array
     pt: Array
     eta: Array
@@ -56,6 +58,7 @@ def associate(jets: Jets, tracks: Tracks, n_events: int) -> JetTracks:
 
     return JetTracks(
         present=pad(np.ones(len(jet), dtype=bool), False),
+        track=pad(track, -1),
         delta_r=pad(np.sqrt(distance2), 0.0),
         pt=pad(tracks.pt[track], 1e-3),
         eta=pad(tracks.eta[track], 0.0),

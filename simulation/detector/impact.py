@@ -11,10 +11,10 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from simulation.association import JetTracks
-from simulation.jets import Jets
+from simulation.detector.association import JetTracks
+from simulation.detector.jets import Jets
+from simulation.detector.tracks import PrimaryVertices
 from simulation.kinematics import PION_MASS, Array, dot
-from simulation.tracks import PrimaryVertices
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class TrackVariables:
     """Derived columns `[jet, slot]` (vectors: `[jet, slot, 3]`), the tracks in falling order of `sip2d`.
 
     Attributes:
+        track: index into `Tracks`, -1 where there is none.
         good: passes the cuts of the impact parameter producer (others come last).
         selected: good and passes the track selection of the tagger.
         point, direction: perigee p and unit direction t.
@@ -36,6 +37,7 @@ class TrackVariables:
         eta_rel: pseudorapidity (with energy) along the jet axis.
     """
 
+    track: Array
     good: Array
     selected: Array
     delta_r: Array
@@ -138,6 +140,7 @@ def track_variables(jets: Jets, tracks: JetTracks, vertices: PrimaryVertices) ->
     along = momentum * cosine
     good = passes_producer(tracks)
     variables = TrackVariables(
+        track=tracks.track,
         good=good,
         selected=good & (tracks.delta_r < 0.3) & passes_axis_cuts(decay_length, jet_distance),
         delta_r=tracks.delta_r,

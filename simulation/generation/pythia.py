@@ -1,15 +1,12 @@
-"""Pythia 8: the processes, their settings, and batches of events."""
+"""Pythia 8: set-up for one process, and batches of events."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from common.errors import AdvtagError
-from simulation.variants import Generator
-
-_TTBAR = ("Top:gg2ttbar = on", "Top:qqbar2ttbar = on")
-_HADRONIC, _LEPTONIC = "1 2 3 4 5", "11 13 15"
+from simulation.knobs import Generator
+from simulation.processes import HADRONIC, LEPTONIC, Process
 
 _COMMON = (
     "Print:quiet = on",
@@ -21,54 +18,6 @@ _COMMON = (
     "ParticleDecays:xyMax = 300.",  # mm
     "ParticleDecays:zMax = 600.",  # mm
 )
-
-
-@dataclass(frozen=True)
-class Process:
-    """A hard process. The number is part of every event number, so it must never be reused.
-
-    Attributes:
-        settings: Pythia commands of the process.
-        weighting: commands that bias the generation and give each event a weight; simulation only.
-        one_lepton: exactly one W boson decays to leptons, its charge alternating from batch to batch.
-    """
-
-    name: str
-    number: int
-    settings: tuple[str, ...]
-    weighting: tuple[str, ...] = ()
-    one_lepton: bool = False
-
-
-PROCESSES = {
-    process.name: process
-    for process in (
-        Process("ttbar", 1, _TTBAR),
-        Process("ttbar-dilepton", 2, (*_TTBAR, "24:onMode = off", f"24:onIfAny = {_LEPTONIC}")),
-        Process("ttbar-semilepton", 3, _TTBAR, one_lepton=True),
-        Process(
-            "qcd",
-            4,
-            ("HardQCD:all = on", "PhaseSpace:pTHatMin = 30.", "PhaseSpace:pTHatMax = 300."),
-            weighting=(
-                "PhaseSpace:bias2Selection = on",
-                "PhaseSpace:bias2SelectionPow = 4.",
-                "PhaseSpace:bias2SelectionRef = 60.",
-            ),
-        ),
-    )
-}
-
-
-def get_process(name: str) -> Process:
-    """Look a process up by name.
-
-    Raises:
-        AdvtagError: no such process.
-    """
-    if name not in PROCESSES:
-        raise AdvtagError(f"unknown process '{name}': choose one of {', '.join(PROCESSES)}")
-    return PROCESSES[name]
 
 
 def load_libraries() -> tuple[Any, Any]:
@@ -96,27 +45,30 @@ class EventGenerator:
 
     Args:
         process: what is generated.
-        generator: changes with respect to Pythia's defaults.
+        generator: changes with respect to Pythia's defaults. For data the bias of the process is off, so that all
+            events have weight 1.
         seed: 1 to 900 000 000.
-        weighted: apply the process's biased generation; off gives events of weight 1, as in real data.
 
     Raises:
         AdvtagError: Pythia refuses a setting or cannot start.
     """
 
-    def __init__(self, process: Process, generator: Generator, *, seed: int, weighted: bool) -> None:
+    def __init__(self, process: Process, generator: Generator, seed: int) -> None:
         pythia8mc, _ = load_libraries()
         self.process = process
         self._pythia = pythia8mc.Pythia("", False)
         self._batches = 0
         for command in (*_COMMON, "Random:setSeed = on", f"Random:seed = {seed}", *process.settings):
             self._read(command)
-        for command in (*generator.settings, *(process.weighting if weighted else ())):
+        for command in (*generator.settings, *(() if generator.is_data else process.weighting)):
             self._read(command)
         for pdg_id, scale in generator.lifetime_scale.items():
             self._read(f"{pdg_id}:tau0 = {self._pythia.particleData.tau0(pdg_id) * scale}")
         if process.one_lepton:
             self._choose_leptonic_charge(+1)
+        if process.outgoing_quark:
+            self._hook = _demand_quark(pythia8mc, process.outgoing_quark)  # Pythia does not keep it alive
+            self._pythia.setUserHooksPtr(self._hook)
         if not self._pythia.init():
             raise AdvtagError(f"Pythia could not start for process '{process.name}': see its messages above")
 
@@ -138,7 +90,7 @@ class EventGenerator:
 
     def _choose_leptonic_charge(self, charge: int) -> None:
         """Let only the W boson of this charge decay to leptons; both choices have the same branching ratio."""
-        positive, negative = (_LEPTONIC, _HADRONIC) if charge > 0 else (_HADRONIC, _LEPTONIC)
+        positive, negative = (LEPTONIC, HADRONIC) if charge > 0 else (HADRONIC, LEPTONIC)
         for command in ("24:onMode = off", f"24:onPosIfAny = {positive}", f"24:onNegIfAny = {negative}"):
             self._read(command)
 
@@ -147,6 +99,23 @@ class EventGenerator:
             raise AdvtagError(
                 f"Pythia {self.process.name}: setting '{command}' was refused; is this version supported?"
             )
+
+
+def _demand_quark(pythia8mc: Any, pdg_id: int) -> Any:
+    """Make a hook that rejects hard processes without this outgoing quark; the cross section takes note of it."""
+
+    class DemandQuark(pythia8mc.UserHooks):  # type: ignore[misc]
+        def __init__(self) -> None:
+            pythia8mc.UserHooks.__init__(self)
+
+        def canVetoProcessLevel(self) -> bool:  # noqa: N802
+            return True
+
+        def doVetoProcessLevel(self, process: Any) -> bool:  # noqa: N802
+            outgoing = (process[index] for index in range(process.size()) if process[index].status() == 23)
+            return not any(abs(particle.id()) == pdg_id for particle in outgoing)
+
+    return DemandQuark()
 
 
 def derive_seed(*numbers: int) -> int:

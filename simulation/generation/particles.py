@@ -20,7 +20,8 @@ class Particles:
     Attributes:
         n_events: number of events.
         event: event of the particle, ascending from 0.
-        mother: index (into these columns) of its first mother; the event's first entry where it has none.
+        mother, daughter: index (into these columns) of its first mother and daughter; the event's first entry where
+            it has none.
         px, py, pz, energy: GeV.
         x, y, z: production point, mm; the collision is at the origin.
     """
@@ -30,6 +31,7 @@ class Particles:
     pdg_id: Array
     status: Array
     mother: Array
+    daughter: Array
     px: Array
     py: Array
     pz: Array
@@ -92,6 +94,7 @@ def flatten(record: Any) -> Particles:
         pdg_id=column(particles.id),
         status=column(particles.status),
         mother=starts[event] + np.maximum(column(particles.mother1), 0),
+        daughter=starts[event] + np.maximum(column(particles.daughter1), 0),
         px=column(particles.p.px),
         py=column(particles.p.py),
         pz=column(particles.p.pz),
@@ -100,6 +103,14 @@ def flatten(record: Any) -> Particles:
         y=position("py"),
         z=position("pz"),
     )
+
+
+def is_parton(pdg_id: Array) -> Array:
+    """True for quarks, gluons, diquarks, and the numbers above 80 of Pythia's bookkeeping."""
+    number = np.abs(pdg_id)
+    diquark = (number > 1000) & (number < 10_000) & ((number // 10) % 10 == 0)
+    parton: Array = (number < 10) | (number == 21) | ((number > 80) & (number < 101)) | diquark
+    return parton
 
 
 def contains_quark(pdg_id: Array, quark: int) -> Array:
@@ -155,3 +166,26 @@ def _lepton_origin(particles: Particles, lepton: Array) -> Array:
             break
         origin = np.where(still_lepton, particles.mother[origin], origin)
     return origin
+
+
+def ancestor(particles: Particles, index: Array, candidates: Array) -> Array:
+    """Nearest ancestor of each particle among some candidates.
+
+    Args:
+        particles: the generator's record.
+        index: whose ancestor is wanted; a particle that is a candidate is its own.
+        candidates: indices of the particles that count.
+
+    Returns:
+        Position in `candidates`, -1 where there is none.
+    """
+    position = np.full(len(particles.event), -1)
+    position[candidates] = np.arange(len(candidates))
+    found = np.full(len(index), -1)
+    searching, current = np.arange(len(index)), index
+    while len(searching):
+        found[searching] = position[current]
+        # above a parton there are no hadrons but the beams: the walk ends where hadronisation began
+        go_on = (found[searching] < 0) & ~is_parton(particles.pdg_id[current])
+        searching, current = searching[go_on], particles.mother[current[go_on]]
+    return found

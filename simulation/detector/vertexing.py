@@ -25,10 +25,10 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from simulation.impact import TrackVariables
-from simulation.jets import Jets
+from simulation.detector.impact import TrackVariables
+from simulation.detector.jets import Jets
+from simulation.detector.tracks import PrimaryVertices
 from simulation.kinematics import K_SHORT_MASS, Array, dot, invariant_mass, pt_eta_phi, wrap_angle
-from simulation.tracks import PrimaryVertices
 
 MAX_SEEDS = 9  # displaced tracks of a jet from which pairs are made
 TEMPERATURES = (16.0, 4.0, 1.0, 1.0, 1.0)

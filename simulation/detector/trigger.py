@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from simulation.jets import Jets
+from simulation.detector.jets import Jets
+from simulation.detector.leptons import Leptons
 from simulation.kinematics import Array
-from simulation.leptons import Leptons
-from simulation.variants import Detector
+from simulation.knobs import Detector
 
 
 def trigger_decisions(
