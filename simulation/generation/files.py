@@ -7,6 +7,9 @@ recipe (everything that determines its events) and the cross section, as JSON.
 """
 
 import json
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
@@ -107,8 +110,18 @@ def write(path: Path, events: GeneratedEvents, recipe: dict[str, Any]) -> None:
             columns[f"{prefix}_{column.name}"] = pa.ListArray.from_arrays(offsets, _compact(values))
     description = {**recipe, "cross_section_pb": events.cross_section, "error_pb": events.cross_section_error}
     table = pa.table(columns).replace_schema_metadata({_METADATA: json.dumps(description).encode()})
-    with whole_file(path) as aside:
+    with _uninterrupted(), whole_file(path) as aside:
         pq.write_table(table, aside, compression="zstd", use_dictionary=False)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Let Ctrl-C wait: it kills a worker on the spot, who would leave half a file."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _compact(values: Array) -> pa.Array:

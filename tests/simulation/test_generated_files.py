@@ -1,5 +1,8 @@
 """Files of generated events: what they keep, when they are used again, and what is refused."""
 
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -287,3 +290,28 @@ def test_an_interrupted_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (whole,) = simulate("ttbar", 15, tmp_path / "b", progress=False)
     first, second = (uproot.open(path)["Events"].arrays() for path in (resumed, whole))
     assert all(first[name].to_list() == second[name].to_list() for name in second.fields)
+
+
+def test_ctrl_c_waits_for_the_end_of_the_file(tmp_path: Path) -> None:
+    """A worker dies of Ctrl-C on the spot (`run._die_on_interrupt`), but not in the middle of a file."""
+    script = """
+import os, pathlib, signal, sys
+from simulation.generation import files
+from simulation.knobs import Generator
+from simulation.processes import PROCESSES
+
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+write_table = files.pq.write_table
+def interrupted(table, path, **options):
+    os.kill(os.getpid(), signal.SIGINT)
+    write_table(table, path, **options)
+files.pq.write_table = interrupted
+files.generated_block(pathlib.Path(sys.argv[1]), PROCESSES["ttbar"], Generator(), 1, 0, 2)
+print("went on")
+"""
+    root = Path(run.__file__).parents[1]
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (-signal.SIGINT, "")
+    assert [path.name for path in tmp_path.rglob("*.*")] == ["00000000_2.parquet"]
+    assert pq.read_table(next(tmp_path.rglob("*.parquet"))).num_rows == 2
