@@ -52,10 +52,14 @@ class Jets:
 
 
 def sample(folder: Path, variant: str, seed: int, events: int, workers: int) -> str:
-    """Pattern of the files of a sample, which is made if it is not there."""
-    if not list(folder.glob(f"ttbar_{variant}_{seed}_*.root")):
+    """File of a sample, which is made if it is not there."""
+    path = folder / f"ttbar_{variant}_{seed}_000.root"
+    if not path.exists():
         simulate("ttbar", events, folder, variant=variant, seed=seed, workers=workers, events_per_file=events)
-    return str(folder / f"ttbar_{variant}_{seed}_*.root")
+    found = json.loads(path.with_suffix(".json").read_text())["events"]
+    if found != events:
+        raise SystemExit(f"{path} has {found} events, not {events}: choose another folder")
+    return str(path)
 
 
 def configuration(folder: Path, datasets: dict[str, dict[str, object]], name: str) -> Path:

@@ -13,10 +13,11 @@ absolute efficiencies are not those of CMS. Known deviations:
 
 * the rate of secondary vertices in light jets and the tails of their impact parameters depend on a rough model of
   the material (see `detector.material`) and on guessed tails; mistag rates below 0.1 % are not to be trusted;
-* the corrected vertex mass has an overflow (4 % of light-jet vertices lie above 10 GeV), as in real PFNano files: the
+* the corrected vertex mass has an overflow (3 % of light-jet vertices lie above 10 GeV), as in real PFNano files: the
   correction adds momentum across a flight direction that short flights measure badly;
 * Monash makes half of the b baryons that LEP saw (4.6 % of b hadrons at the Z, LEP: 8.4 %), and its b fragmentation is
   harder (mean x_B at the Z 0.728, LEP and SLD: 0.709, which the variant `b-fragmentation` has);
+* fakes are real particles' tracks with wrong impact parameters: they do not add to the number of tracks;
 * the measured dz and polar angle of a track are uncorrelated (d0 and azimuth are correlated), and tracks in dense jets
   do not share hits;
 * pile-up adds tracks inside jet cones only: no pile-up jets, no pile-up energy in jets or in lepton isolation;

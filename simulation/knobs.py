@@ -13,7 +13,8 @@ class Generator:
         settings: Pythia commands.
         lifetime_scale: factor on the mean life of a particle, by PDG number.
         is_data: events of weight 1 and of random numbers of their own. All other generators start from the same
-            random numbers, so that a change of lifetimes alone leaves the rest of an event as it is.
+            random numbers, so that a change of lifetimes alone leaves the rest of an event as it is (until a decay
+            crosses the end of the tracker: then the rest of its block differs).
     """
 
     name: str = "nominal"
@@ -43,7 +44,7 @@ class Detector:
     uncertainty_spread: float = 0.04  # error of the estimated uncertainty (log-normal width)
     tail_fraction: float = 0.025  # tracks with a wrongly assigned hit; material makes tails of its own
     tail_scale: float = 3.2  # their smallest widening of the resolution
-    fake_fraction: float = 0.006  # tracks made of unrelated hits, at high pt
+    fake_fraction: float = 0.006  # tracks whose impact parameters are those of unrelated hits, at high pt
     track_efficiency: float = 0.955  # central, above some GeV, from the beam line, of tracks that do not interact
     material: float = 1.0  # thickness of beam pipe and pixel layers, relative
     # primary vertex, for the activity of a typical event (60 tracks)

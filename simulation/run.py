@@ -45,8 +45,8 @@ def simulate(
     """Make a sample of NanoAOD-like ROOT files.
 
     Stage A writes generated events to `folder/generator`, or finds them there; stage B makes the files of them. So
-    another variant of the detector takes a fifth of the time and has the same generated events, and a run that was
-    interrupted goes on where it was.
+    another variant of the detector takes an eighth of the time and has the same generated events, and a run that was
+    interrupted does not generate them again (ROOT files that were complete must be removed first).
 
     The events depend on process, variant, seed and number of events only, not on `workers` or `events_per_file`.
     Data are unweighted: for `qcd` in the variant `data`, the bias towards high pT that simulation compensates with

@@ -29,10 +29,11 @@ class Variant:
 
 @dataclass(frozen=True)
 class _Knob:
-    """One change; `settings` and `lifetime_scale` as in `Generator`, `detector` the changed fields of `Detector`."""
+    """One change: `number`, `settings` and `lifetime_scale` of `Generator`, and what changes in `Detector`."""
 
     name: str
     summary: str
+    number: int = 0
     settings: tuple[str, ...] = ()
     lifetime_scale: dict[int, float] = field(default_factory=dict)
     detector: dict[str, float] = field(default_factory=dict)
@@ -56,7 +57,7 @@ _DETECTOR_KNOBS = (
     ),
     _Knob(
         "fakes",
-        "fake tracks 50 % more frequent (a guess: they depend on thresholds and noise, arXiv:1405.6569)",
+        "50 % more tracks with the impact parameters of unrelated hits (a guess; noise, thresholds: arXiv:1405.6569)",
         detector={"fake_fraction": 0.009},
     ),
     _Knob(
@@ -84,21 +85,25 @@ _GENERATOR_KNOBS = (
     _Knob(
         "tune",
         "ATLAS A14 instead of Monash (ATL-PHYS-PUB-2014-021): parton shower, multiparton interactions, colours",
+        number=2,
         settings=("Tune:pp = 21",),
     ),
     _Knob(
         "b-fragmentation",
         "softer b fragmentation, rFactB 1.056 instead of 0.855 (with tune CP5, LEP data give CMS 1.056 +0.196 -0.200)",
+        number=3,
         settings=("StringZ:rFactB = 1.056",),
     ),
     _Knob(
         "b-lifetimes",
         "b hadrons live 3 % longer (the PDG knows them to 1 %; three times that, to be seen in small samples)",
+        number=4,
         lifetime_scale={511: 1.03, 521: 1.03, 531: 1.03, 5122: 1.03},  # B0, B+, B_s, Lambda_b
     ),
     _Knob(
         "b-fractions",
         "more B_s (15 %) and b baryons (11 %), within what hadron colliders measure (HFLAV, arXiv:2206.07501)",
+        number=5,
         settings=("StringFlav:probStoUD = 0.25", "StringFlav:probQQtoQ = 0.09"),  # 0.217, 0.081
     ),
 )
@@ -117,8 +122,8 @@ def _detector(knobs: tuple[_Knob, ...]) -> Detector:
 def _variants() -> list[Variant]:
     single = [Variant(knob.name, knob.summary, detector=_detector((knob,))) for knob in _DETECTOR_KNOBS]
     single += [
-        Variant(knob.name, knob.summary, generator=_generator(knob.name, number, (knob,)))
-        for number, knob in enumerate(_GENERATOR_KNOBS, start=2)
+        Variant(knob.name, knob.summary, generator=_generator(knob.name, knob.number, (knob,)))
+        for knob in _GENERATOR_KNOBS
     ]
     every_detector, every_generator = _detector(_DETECTOR_KNOBS), _generator("generator", 9, _GENERATOR_KNOBS)
     return [

@@ -1,17 +1,15 @@
 """Files of a sample: a ROOT file and what lies beside it, either all complete or none there.
 
-Everything is written under temporary names in the same folder and renamed at the end, the ROOT file last, so a
-ROOT file that is there is complete.
+Everything is written aside and renamed at the end, the ROOT file last, so a ROOT file that is there is complete.
 """
 
 import dataclasses
 import json
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import awkward as ak
 import numpy as np
@@ -20,6 +18,7 @@ import pyarrow.parquet as pq
 import uproot
 
 from common.errors import AdvtagError
+from common.files import cannot_write, whole_file
 from simulation.block import Block, Collection
 from simulation.detector.reconstruct import MC_RUN
 from simulation.kinematics import Array, position_in_group
@@ -32,10 +31,10 @@ _COMPRESSION = uproot.LZMA(1)
 class SampleFile:
     """One file of a sample, to be used in a `with` statement; an exception inside leaves nothing behind.
 
-    Simulation (`variant.is_data` false) has its truth in the ROOT file and a tree `Runs` with the sum of
-    weights. Data has its truth in `truth/<stem>.parquet`, one row per jet, and the variant's numbers in
-    `truth/<stem>.json`. Both have `<stem>.json` with process, variant, seed, number of events and the cross
-    section in pb.
+    Simulation (`variant.is_data` false) has its truth in the ROOT file, a tree `Runs` with the sum of weights, and the
+    cross section in pb in `<stem>.json`. Data has its truth in `truth/<stem>.parquet`, one row per jet, and the
+    variant's numbers and the cross section in `truth/<stem>.json`. Both have process, variant, seed and number of
+    events in `<stem>.json`.
 
     Args:
         path: of the ROOT file.
@@ -47,24 +46,26 @@ class SampleFile:
     def __init__(self, path: Path, process: str, variant: Variant, seed: int) -> None:
         self.path = path
         self._process, self._variant, self._seed = process, variant, seed
-        self._temporary = {final: _temporary_name(final) for final in output_paths(path, variant)}
+        self._outputs = output_paths(path, variant)
+        self._aside: dict[Path, Path] = {}
+        self._stack = ExitStack()
         self._blocks: list[tuple[int, float, float]] = []  # events, cross section and error of each part
         self._sum_weights = np.zeros(2)
         self._root: Any = None
         self._tree: Any = None
         self._truth: pq.ParquetWriter | None = None
 
-    def __enter__(self) -> "SampleFile":
+    def __enter__(self) -> Self:
         """Refuse to overwrite, and create the file.
 
         Raises:
             AdvtagError: one of the files exists, or the folder cannot be written.
         """
-        refuse_existing(list(self._temporary))
+        refuse_existing(self._outputs)
+        # the last to enter is the first to be renamed
+        self._aside = {final: self._stack.enter_context(whole_file(final)) for final in reversed(self._outputs)}
         with _naming(self.path):
-            for temporary in self._temporary.values():
-                temporary.parent.mkdir(parents=True, exist_ok=True)
-            self._root = uproot.recreate(self._temporary[self.path], compression=_COMPRESSION)
+            self._root = uproot.recreate(self._aside[self.path], compression=_COMPRESSION)
         return self
 
     def __exit__(
@@ -75,14 +76,30 @@ class SampleFile:
             if kind is None:
                 with _naming(self.path):
                     self._finish()
+        except BaseException as problem:
+            kind, error, traceback = type(problem), problem, problem.__traceback__
+            raise
         finally:
-            try:
-                if self._truth is not None:
-                    self._truth.close()
-                self._root.close()
-            finally:
-                for temporary in self._temporary.values():
-                    temporary.unlink(missing_ok=True)
+            self._close()
+            if kind is not None:
+                self._stack.__exit__(kind, error, traceback)
+        if kind is None:
+            self._rename()
+
+    def _close(self) -> None:
+        for writer in (self._truth, self._root):
+            if writer is not None:
+                with suppress(OSError):  # a full disk: the error that was there first is the one to tell
+                    writer.close()
+
+    def _rename(self) -> None:
+        """Give all files their names; if that fails half-way, take them away again."""
+        try:
+            self._stack.close()
+        except AdvtagError:
+            for final in self._outputs:
+                final.unlink(missing_ok=True)
+            raise
 
     def add(self, block: Block) -> None:
         """Append events.
@@ -115,26 +132,29 @@ class SampleFile:
     def _add_truth(self, block: Block) -> None:
         table = pa.table(truth_columns(block))
         if self._truth is None:
-            self._truth = pq.ParquetWriter(self._temporary[truth_path(self.path, ".parquet")], table.schema)
+            self._truth = pq.ParquetWriter(self._aside[truth_path(self.path, ".parquet")], table.schema)
         self._truth.write_table(table)
 
     def _finish(self) -> None:
-        """Write the small files and give all files their names."""
+        """Write the small files, and make sure that all are still wanted."""
         n_events = sum(events for events, _, _ in self._blocks)
         sample = {"process": self._process, "variant": self._variant.name, "seed": self._seed, "events": n_events}
+        cross_section, error = combine_cross_sections(self._blocks)
+        rate = {"cross_section_pb": cross_section, "cross_section_error_pb": error}
         if self._truth is not None:
             self._truth.close()
-            truth = {**sample, "numbers": dataclasses.asdict(self._variant)}
-            self._temporary[truth_path(self.path, ".json")].write_text(json.dumps(truth, indent=2) + "\n")
-        if not self._variant.is_data:
+            self._describe(
+                truth_path(self.path, ".json"), sample | rate | {"numbers": dataclasses.asdict(self._variant)}
+            )
+            self._describe(self.path.with_suffix(".json"), sample)
+        else:
             self._write_runs(n_events)
+            self._describe(self.path.with_suffix(".json"), sample | rate)
         self._root.close()
-        cross_section, error = combine_cross_sections(self._blocks)
-        sample |= {"cross_section_pb": cross_section, "cross_section_error_pb": error}
-        self._temporary[self.path.with_suffix(".json")].write_text(json.dumps(sample, indent=2) + "\n")
-        refuse_existing(list(self._temporary))  # once more: it may have taken hours
-        for final, temporary in self._temporary.items():
-            temporary.rename(final)
+        refuse_existing(self._outputs)  # once more: it may have taken hours
+
+    def _describe(self, path: Path, content: dict[str, Any]) -> None:
+        self._aside[path].write_text(json.dumps(content, indent=2) + "\n")
 
     def _write_runs(self, n_events: int) -> None:
         runs: dict[str, Array] = {
@@ -192,13 +212,9 @@ def _naming(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise AdvtagError(f"cannot write {path}: {error.strerror or error}; make room or change the folder") from error
+        raise cannot_write(path, error) from error
 
 
 def _jagged(collection: Collection) -> ak.Array:
     columns = {name: ak.unflatten(values, collection.counts) for name, values in collection.columns.items()}
     return ak.zip(columns)
-
-
-def _temporary_name(final: Path) -> Path:
-    return final.with_name(f".{final.name}.{os.getpid()}.part")

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from simulation.detector.helix import RADIUS_PER_PT
-from simulation.generation.events import VisibleParticles, take
+from simulation.generation.events import MIN_PT, VisibleParticles, take
 from simulation.kinematics import PION_MASS, Array, electric_charge, pt_eta_phi, unit_vector, wrap_angle
 
 # radius in mm, X/X0 and X/lambda_I at normal incidence: beam pipe and four layers
@@ -37,7 +37,6 @@ _LAYERS = np.array(
 RADII, RADIATION_LENGTHS, INTERACTION_LENGTHS = _LAYERS.T
 HALF_LENGTH = 267.0  # mm, of the barrel layers
 MAX_SCALE = 3.0
-MIN_PT = 0.7  # GeV; secondaries below leave no track that b tagging uses
 # PDG number: inelastic cross section relative to that of nucleons
 _HADRONS = {
     211: 0.72,

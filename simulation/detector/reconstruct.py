@@ -31,9 +31,10 @@ EVENTS_PER_LUMINOSITY_BLOCK = 1000
 MC_RUN, DATA_RUN = 1, 300_000
 MAX_SEED = 100_000
 MAX_EVENTS = 100_000_000
-# `precision` of most variables in NanoAOD and PFNano
+# `precision` of most variables in NanoAOD and PFNano; pt as it is, but in the tables of PFNano itself
 _MANTISSA_BITS = {"eta": 12, "phi": 12}
 _OTHER_MANTISSA_BITS = 10
+_ROUNDED_PT = ("JetPFCands", "JetSVs")
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def reconstruct(
         Finished columns, one entry per generated event.
     """
     detector, n_events = variant.detector, len(generated)
-    random = _Random.from_seed(seed, process.number, first_event)
+    random = _Random.from_seed(seed, process.number, first_event, int(variant.is_data))
     pileup = poisson.ppf(random.pileup.random(n_events), detector.pileup)  # grows with the mean, event by event
     jets = jet_measurement.measure(generated.jets, detector, random.jets)
     primary = tracking.reconstruct_vertices(generated.n_charged, detector, random.vertices)
@@ -121,13 +122,14 @@ def reconstruct(
         | {"PV_npvs": (poisson.ppf(random.pileup.random(n_events), 0.7 * pileup) + 1).astype(np.int32)}
         | trigger_decisions(jets, muons, n_events, detector, random.trigger),
         collections={
-            name: Collection(collection.counts, _rounded(collection.columns))
+            name: Collection(collection.counts, _rounded(collection.columns, pt=name in _ROUNDED_PT))
             for name, collection in collections.items()
         },
         truth=Collection(jet_counts, _truth_columns(jets)),
         weights={
             "genWeight": generated.weight.astype(np.float32),
-            "Pileup_nTrueInt": pileup.astype(np.float32),
+            "Pileup_nPU": pileup.astype(np.int32),
+            "Pileup_nTrueInt": np.full(n_events, detector.pileup, dtype=np.float32),
         },
         cross_section=generated.cross_section,
         cross_section_error=generated.cross_section_error,
@@ -168,14 +170,14 @@ def event_offset(process: Process, variant: Variant, seed: int) -> int:
     return sample * MAX_EVENTS
 
 
-def _rounded(columns: dict[str, Array]) -> dict[str, Array]:
-    """NanoAOD's precision for floats; integers as they are."""
+def _rounded(columns: dict[str, Array], *, pt: bool) -> dict[str, Array]:
+    """NanoAOD's precision for floats, `pt` only if asked for; integers as they are."""
 
     def bits(name: str) -> int:
         return _MANTISSA_BITS.get(name, _OTHER_MANTISSA_BITS)
 
     return {
-        name: round_mantissa(values, bits(name)) if values.dtype.kind == "f" else values
+        name: round_mantissa(values, bits(name)) if values.dtype.kind == "f" and (pt or name != "pt") else values
         for name, values in columns.items()
     }
 

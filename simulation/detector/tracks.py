@@ -186,20 +186,22 @@ def pileup_tracks(jets: Jets, n_generated: int, pileup: Array, detector: Detecto
 
     radius, angle = 0.4 * np.sqrt(draw(rng.random(shape))), draw(rng.uniform(0, 2 * np.pi, shape))
     pt = MIN_PT + draw(rng.exponential(0.6, shape))
-    sigma_d0 = np.hypot(detector.d0_constant, detector.d0_scattering / pt) * UM
+    eta = jets.eta[jet] + radius * np.cos(angle)
+    sigma_d0, sigma_dz = impact_resolution(pt, eta, detector)
     charge = np.where(draw(rng.random(shape)) < 0.5, -1.0, 1.0)
-    return Tracks(
+    tracks = Tracks(
         event=jets.event[jet],
         pdg_id=211 * charge.astype(int),
         pt=pt,
-        eta=jets.eta[jet] + radius * np.cos(angle),
+        eta=eta,
         phi=wrap_angle(jets.phi[jet] + radius * np.sin(angle)),
-        d0=sigma_d0 * draw(rng.normal(size=shape)),
+        d0=sigma_d0 * detector.resolution_scale * draw(rng.normal(size=shape)),
         dz=draw(rng.uniform(-_PILEUP_WINDOW, _PILEUP_WINDOW, shape)),
         sigma_d0=sigma_d0,
-        sigma_dz=2 * sigma_d0,
+        sigma_dz=sigma_dz,
         charge=charge,
     )
+    return tracks.take(np.abs(eta) < MAX_ETA)
 
 
 def concatenate(*parts: Tracks) -> Tracks:

@@ -33,14 +33,14 @@ class Clustering:
 
 
 def cluster(particles: Particles, classes: ParticleClasses) -> Clustering:
-    """Cluster the visible particles except prompt leptons; heavy hadrons join as ghosts.
+    """Cluster the visible particles except prompt leptons and their photons; heavy hadrons join as ghosts.
 
     Ghosts with the direction of a hadron and next to no momentum end up in the jet that they point to (Cacciari,
     Salam, arXiv:0707.1378); CMS assigns `hadronFlavour` in this way (JetFlavourClustering of CMSSW).
     """
     _, fastjet = load_libraries()
     central = np.abs(particles.eta) < _INPUT_MAX_ETA
-    groups = (classes.visible & ~classes.prompt_lepton & central, classes.b_hadron, classes.c_hadron)
+    groups = (classes.visible & ~classes.not_in_jets & central, classes.b_hadron, classes.c_hadron)
     members = [np.flatnonzero(group) for group in groups]
     index = np.concatenate(members)
     kind = np.repeat([_VISIBLE, _B_HADRON, _C_HADRON], [len(member) for member in members])

@@ -16,7 +16,7 @@ MAX_ETA = 2.5  # of the tracker
 
 @dataclass(frozen=True)
 class GeneratedJets:
-    """Jets of stable particles without neutrinos and prompt leptons: anti-kT, R = 0.4, ordered by falling pt.
+    """Jets of stable particles without neutrinos, prompt leptons and their photons: anti-kT 0.4, by falling pt.
 
     Attributes:
         event: event number in the block, int64, ascending from 0.

@@ -14,12 +14,13 @@ from simulation.generation.events import (
     join,
 )
 from simulation.generation.particles import ParticleClasses, Particles, ancestor, classify, flatten
-from simulation.generation.pythia import EventGenerator, derive_seed
+from simulation.generation.pythia import EventGenerator, block_seed
 from simulation.kinematics import Array, delta_r2, electric_charge, pairs_in_event
 from simulation.knobs import Generator
 from simulation.processes import Process
 
 BATCH_EVENTS = 250  # a generator record of ttbar takes 180 kB per event
+ONE_LEPTON_BATCH_EVENTS = 50  # the charge of the lepton alternates: small samples shall have both
 _AROUND = 0.5  # distance from a jet within which a charged particle is kept: a cone of 0.4 and the jet's smearing
 _MIN_LEPTON_PT = 1.0  # GeV
 _MIN_ISOLATION_PT = 0.5  # GeV, of the particles that are summed
@@ -39,8 +40,9 @@ def generate(process: Process, generator: Generator, seed: int, first_event: int
     Returns:
         The events. They depend on these arguments only.
     """
-    pythia = EventGenerator(process, generator, derive_seed(seed, process.number, first_event, int(generator.is_data)))
-    batches = [slim(pythia.next_batch(min(BATCH_EVENTS, events - start))) for start in range(0, events, BATCH_EVENTS)]
+    pythia = EventGenerator(process, generator, block_seed(process, generator, seed, first_event))
+    size = ONE_LEPTON_BATCH_EVENTS if process.one_lepton else BATCH_EVENTS
+    batches = [slim(pythia.next_batch(min(size, events - start))) for start in range(0, events, size)]
     return join(batches, *pythia.cross_section())
 
 
@@ -69,7 +71,7 @@ def _visible_near_jets(particles: Particles, classes: ParticleClasses, charged: 
     """Constituents of the jets, and charged particles that a cone around a jet may hold."""
     hard = classes.visible & (particles.pt > MIN_PT)
     kept = hard & (clustering.jet_of_particle >= 0)
-    others = np.flatnonzero(hard & charged & ~kept & (np.abs(particles.eta) < MAX_ETA))
+    others = np.flatnonzero(hard & charged & ~classes.not_in_jets & ~kept & (np.abs(particles.eta) < MAX_ETA))
     jets = clustering.jets
     jet, other = pairs_in_event(jets.event, particles.event[others], particles.n_events)
     candidate = others[other]

@@ -64,12 +64,14 @@ class ParticleClasses:
         visible: final and not a neutrino.
         prompt_lepton: final electron or muon from a W or Z boson, or from a tau of theirs.
         signal_lepton: final electron or muon that is prompt or from a heavy hadron.
+        not_in_jets: prompt leptons and the photons that they radiate, which belong to the lepton.
         b_hadron, c_hadron: last hadron with this quark in its decay chain.
     """
 
     visible: Array
     prompt_lepton: Array
     signal_lepton: Array
+    not_in_jets: Array
     b_hadron: Array
     c_hadron: Array
 
@@ -134,12 +136,18 @@ def classify(particles: Particles) -> ParticleClasses:
     from_boson = (number[origin] == 23) | (number[origin] == 24)
     prompt = np.zeros(len(number), dtype=bool)
     prompt[lepton[from_boson]] = True
+    photon = np.flatnonzero(final & (number == 22))
+    radiated = photon[(number[particles.mother[photon]] == 11) | (number[particles.mother[photon]] == 13)]
+    emitter = _lepton_origin(particles, radiated)
+    not_in_jets = prompt.copy()
+    not_in_jets[radiated[(number[emitter] == 23) | (number[emitter] == 24)]] = True
     signal = prompt.copy()
     signal[lepton[with_b[origin] | with_c[origin]]] = True
     return ParticleClasses(
         visible=final & ~neutrino,
         prompt_lepton=prompt,
         signal_lepton=signal,
+        not_in_jets=not_in_jets,
         b_hadron=_last_of_chain(particles, with_b),
         c_hadron=_last_of_chain(particles, with_c),
     )
@@ -154,7 +162,7 @@ def _last_of_chain(particles: Particles, with_quark: Array) -> Array:
 
 
 def _lepton_origin(particles: Particles, lepton: Array) -> Array:
-    """First ancestor that is not itself a lepton: copies of the lepton and taus are passed over.
+    """First ancestor, of a lepton or its photon, that is not itself a lepton: copies and taus are passed over.
 
     The walk must not go on to the beams, which are hadrons too.
     """

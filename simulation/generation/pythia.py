@@ -2,12 +2,15 @@
 
 from typing import Any
 
+import awkward as ak
 import numpy as np
 
 from common.errors import AdvtagError
 from simulation.knobs import Generator
 from simulation.processes import HADRONIC, LEPTONIC, Process
 
+_MAX_SEED = 900_000_000
+_MAX_REFILLS = 10
 _COMMON = (
     "Print:quiet = on",
     "Beams:eCM = 13000.",
@@ -58,9 +61,7 @@ class EventGenerator:
         self.process = process
         self._pythia = pythia8mc.Pythia("", False)
         self._batches = 0
-        for command in (*_COMMON, "Random:setSeed = on", f"Random:seed = {seed}", *process.settings):
-            self._read(command)
-        for command in (*generator.settings, *(() if generator.is_data else process.weighting)):
+        for command in (*commands(process, generator), "Random:setSeed = on", f"Random:seed = {seed}"):
             self._read(command)
         for pdg_id, scale in generator.lifetime_scale.items():
             self._read(f"{pdg_id}:tau0 = {self._pythia.particleData.tau0(pdg_id) * scale}")
@@ -73,11 +74,21 @@ class EventGenerator:
             raise AdvtagError(f"Pythia could not start for process '{process.name}': see its messages above")
 
     def next_batch(self, events: int) -> Any:
-        """Generate events; returns Pythia's awkward record (fields `prt` and `info`)."""
+        """Generate so many events; returns Pythia's awkward record (fields `prt` and `info`).
+
+        Raises:
+            AdvtagError: most of the events fail.
+        """
         if self.process.one_lepton:
             self._choose_leptonic_charge(+1 if self._batches % 2 == 0 else -1)
         self._batches += 1
-        return self._pythia.nextBatch(events, "skip")
+        record = self._pythia.nextBatch(events, "skip")
+        for _ in range(_MAX_REFILLS):
+            if len(record) == events:
+                return record
+            # "skip" leaves events that failed out of the batch, where the manual of Pythia 8.317 says otherwise
+            record = ak.concatenate([record, self._pythia.nextBatch(events - len(record), "skip")])
+        raise AdvtagError(f"Pythia {self.process.name}: made {len(record)} of {events} events; see its messages above")
 
     def cross_section(self) -> tuple[float, float]:
         """Cross section and its statistical error in pb, from the events generated so far.
@@ -118,6 +129,17 @@ def _demand_quark(pythia8mc: Any, pdg_id: int) -> Any:
     return DemandQuark()
 
 
-def derive_seed(*numbers: int) -> int:
-    """Mix numbers (seed, process, block, ...) into one Pythia seed, 1 to 900 000 000."""
-    return int(np.random.SeedSequence(list(numbers)).generate_state(1, np.uint64)[0] % 900_000_000) + 1
+def block_seed(process: Process, generator: Generator, seed: int, first_event: int) -> int:
+    """Pythia's seed for a block, 1 to 900 000 000: different for all blocks of a sample.
+
+    Samples start anywhere in that range. Two of a million events, in blocks of 1,000, have a block in common with a
+    probability of about one in a million.
+    """
+    start = np.random.SeedSequence([seed, process.number, int(generator.is_data)]).generate_state(1, np.uint64)[0]
+    return (int(start) + first_event) % _MAX_SEED + 1
+
+
+def commands(process: Process, generator: Generator) -> tuple[str, ...]:
+    """All that Pythia is told, but the seed, lifetimes and what changes from batch to batch."""
+    weighting = () if generator.is_data else process.weighting
+    return (*_COMMON, *process.settings, *generator.settings, *weighting)

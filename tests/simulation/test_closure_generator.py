@@ -9,7 +9,7 @@ import pythia8mc
 
 from simulation.generation.events import GeneratedEvents, HeavyHadrons
 from simulation.generation.generate import generate
-from simulation.generation.pythia import EventGenerator, derive_seed
+from simulation.generation.pythia import EventGenerator, block_seed
 from simulation.kinematics import delta_r2, wrap_angle
 from simulation.knobs import Generator
 from simulation.processes import PROCESSES
@@ -95,7 +95,7 @@ def walk(pythia: Any) -> Walked:
 def walked() -> list[Walked]:
     """The first events of the large sample, made with another function of Pythia from the same random numbers."""
     process = PROCESSES["ttbar"]
-    generator = EventGenerator(process, Generator(), derive_seed(LARGE_SEED, process.number, 0, 0))
+    generator = EventGenerator(process, Generator(), block_seed(process, Generator(), LARGE_SEED, 0))
     found = []
     for _ in range(N_WALKED):
         assert generator._pythia.next()

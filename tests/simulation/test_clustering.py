@@ -31,7 +31,7 @@ def toy_event(
     energy = np.sqrt(px**2 + py**2 + pz**2 + 0.02)
     particles = Particles(1, n, pdg_id, zero + 1, n, n, px, py, pz, energy, zero, zero, zero)
     muon, hadron = np.abs(pdg_id) == 13, pdg_id == 511
-    return particles, ParticleClasses(~hadron, muon, muon, hadron & ghosts, no)
+    return particles, ParticleClasses(~hadron, muon, muon, muon, hadron & ghosts, no)
 
 
 def test_ghosts_label_jets_and_change_nothing_else() -> None:

@@ -19,7 +19,7 @@ from simulation.generation import files
 from simulation.generation.events import GeneratedEvents
 from simulation.generation.files import block_path, generated_block, read, write
 from simulation.generation.generate import generate, slim
-from simulation.generation.pythia import EventGenerator, derive_seed
+from simulation.generation.pythia import EventGenerator, block_seed
 from simulation.knobs import Generator
 from simulation.processes import PROCESSES
 from simulation.run import simulate
@@ -64,8 +64,8 @@ def no_pythia(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_files_keep_events_to_sixteen_bits(tmp_path: Path, events: GeneratedEvents) -> None:
-    write(tmp_path / "a.parquet", events, {"seed": 1})
-    before, after = columns(events), columns(read(tmp_path / "a.parquet", {"seed": 1}))
+    write(tmp_path / "a.parquet", events, {"events": N_EVENTS})
+    before, after = columns(events), columns(read(tmp_path / "a.parquet", {"events": N_EVENTS}))
     assert after.keys() == before.keys()
     for name, values in before.items():
         if values.dtype.kind == "f" and name != "weight":
@@ -74,7 +74,7 @@ def test_files_keep_events_to_sixteen_bits(tmp_path: Path, events: GeneratedEven
         else:  # event numbers, indices, PDG numbers and counters are exact
             assert np.array_equal(after[name], values), name
     assert events.cross_section > 0
-    again = read(tmp_path / "a.parquet", {"seed": 1})
+    again = read(tmp_path / "a.parquet", {"events": N_EVENTS})
     assert (again.cross_section, again.cross_section_error) == (events.cross_section, events.cross_section_error)
 
 
@@ -104,8 +104,8 @@ def test_events_without_objects_keep_their_places(tmp_path: Path, events: Genera
         particles=replace(events.particles, jet=no_jet["particles"]),
         hadrons=replace(events.hadrons, jet=no_jet["hadrons"]),
     )
-    write(tmp_path / "a.parquet", sparse, {})
-    found = read(tmp_path / "a.parquet", {})
+    write(tmp_path / "a.parquet", sparse, {"events": len(sparse)})
+    found = read(tmp_path / "a.parquet", {"events": len(sparse)})
     assert set(found.jets.event % 3) == {0}
     assert np.array_equal(found.jets.event, jets.event)
     assert np.all(found.particles.jet == -1)
@@ -116,7 +116,7 @@ def test_batches_are_laid_end_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Event numbers and indices of later batches go on where those of the first end."""
     monkeypatch.setattr("simulation.generation.generate.BATCH_EVENTS", 4)
     whole = generate(TTBAR, NOMINAL, 3, 0, 10)
-    pythia = EventGenerator(TTBAR, NOMINAL, derive_seed(3, TTBAR.number, 0, 0))
+    pythia = EventGenerator(TTBAR, NOMINAL, block_seed(TTBAR, NOMINAL, 3, 0))
     batches = [slim(pythia.next_batch(events)) for events in (4, 4, 2)]
     offsets = {"event": (0, 4, 8)}
     for index, target in (("jet", "jets"), ("hadron", "hadrons")):
@@ -143,7 +143,7 @@ def test_same_seed_same_bytes(tmp_path: Path) -> None:
     ("change", "named"),
     [
         ({"pythia": "0.1"}, "pythia"),
-        ({"generator_settings": ["Tune:pp = 21"]}, "generator_settings"),
+        ({"pythia_commands": ["Beams:eCM = 7000."]}, "pythia_commands"),
         ({"format": 0, "lifetime_scale": {"511": 1.5}}, "format, lifetime_scale"),
         ({"colour": "blue"}, "colour"),
     ],
@@ -192,6 +192,11 @@ def lose_a_column(path: Path) -> None:
     pq.write_table(pq.read_table(path).drop_columns(["Hadron_decay_x"]), path)
 
 
+def lose_an_event(path: Path) -> None:
+    table = pq.read_table(path)
+    pq.write_table(table.slice(0, table.num_rows - 1), path)
+
+
 def corrupt(path: Path) -> None:
     """Zeros in the middle, where the data are."""
     content = bytearray(path.read_bytes())
@@ -200,7 +205,7 @@ def corrupt(path: Path) -> None:
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("damage", [truncate, overwrite, empty, foreign, lose_a_column, corrupt])
+@pytest.mark.parametrize("damage", [truncate, overwrite, empty, foreign, lose_a_column, lose_an_event, corrupt])
 def test_a_damaged_file_is_named(block: Path, tmp_path: Path, no_pythia: None, damage: Callable[[Path], None]) -> None:
     damage(block)
     with pytest.raises(AdvtagError) as error:

@@ -46,12 +46,15 @@ def test_origin_of_leptons() -> None:
             (11, 91, 12),  # 13: Dalitz decay
             (12, 91, 3),  # 14: a neutrino
             (22, 91, 12),
+            (22, 51, 4),  # 16: radiated by the electron of the W
+            (22, 51, 9),  # 17: by that of the B
         ]
     )
     classes = classify(particles)
     assert np.flatnonzero(classes.prompt_lepton).tolist() == [5, 7]
+    assert np.flatnonzero(classes.not_in_jets).tolist() == [5, 7, 16]
     assert np.flatnonzero(classes.signal_lepton).tolist() == [5, 7, 9, 11]
-    assert np.flatnonzero(classes.visible).tolist() == [5, 7, 9, 11, 13, 15]
+    assert np.flatnonzero(classes.visible).tolist() == [5, 7, 9, 11, 13, 15, 16, 17]
 
 
 def test_only_the_last_heavy_hadron_of_a_chain_counts() -> None:

@@ -1,6 +1,7 @@
 """Each hard process makes the events that its name promises."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 
 import awkward as ak
@@ -176,3 +177,40 @@ def test_qcd_and_qcd_bb_add_up_to_all_of_qcd() -> None:
     for code, (sigma, error) in {**light, **beauty}.items():
         assert sigma == pytest.approx(every[code][0], abs=4 * np.hypot(error, every[code][1])), code
     assert rest[0] + bb[0] == pytest.approx(total[0], abs=4 * np.sqrt(rest[1] ** 2 + bb[1] ** 2 + total[1] ** 2))
+
+
+def cross_section(settings: tuple[str, ...], quark: int = 0, events: int = 2000) -> tuple[float, float, float]:
+    """Of a process without showers: cross section and error in pb, and the fraction of events with this quark."""
+    process = Process("x", 99, "", (*settings, "PartonLevel:all = off"))
+    generator = EventGenerator(process, Generator(), 5)
+    with_quark = 0
+    for _ in range(events):
+        assert generator._pythia.next()
+        record = generator._pythia.process
+        outgoing = (abs(record[index].id()) for index in range(record.size()) if record[index].status() == 23)
+        with_quark += quark in outgoing
+    return *generator.cross_section(), with_quark / events
+
+
+def test_cross_section_of_w_and_charm_is_that_of_its_share() -> None:
+    """The hook rejects events of W and a jet; counting charm among these must give the same."""
+    demanding = EventGenerator(
+        replace(PROCESSES["wc"], settings=(*PROCESSES["wc"].settings, "PartonLevel:all = off")), Generator(), 3
+    )
+    for _ in range(1000):
+        assert demanding._pythia.next()
+    sigma, error = demanding.cross_section()
+    every, every_error, share = cross_section(PROCESSES["wc"].settings, quark=4)
+    share_error = np.sqrt(share * (1 - share) / 2000)
+    expected_error = np.hypot(every_error * share, every * share_error)
+    assert sigma == pytest.approx(every * share, abs=4 * np.hypot(error, expected_error))
+    assert np.hypot(error, expected_error) < 0.1 * sigma
+
+
+def test_bias_leaves_the_cross_section() -> None:
+    """The biased generation of multijets against the plain one."""
+    qcd = PROCESSES["qcd"]
+    plain, biased = (cross_section(settings) for settings in (qcd.settings, (*qcd.settings, *qcd.weighting)))
+    error = np.hypot(plain[1], biased[1])
+    assert biased[0] == pytest.approx(plain[0], abs=4 * error)
+    assert error < 0.05 * plain[0]

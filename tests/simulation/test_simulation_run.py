@@ -18,6 +18,8 @@ from common.errors import AdvtagError
 from simulation import run
 from simulation.block import Block
 from simulation.detector.reconstruct import MAX_EVENTS, MAX_SEED, Content, event_offset
+from simulation.generation.pythia import EventGenerator
+from simulation.knobs import Generator
 from simulation.processes import PROCESSES
 from simulation.run import make_block, simulate
 from simulation.variants import VARIANTS
@@ -62,7 +64,7 @@ def test_seed_makes_the_sample(tmp_path: Path) -> None:
 def test_batches_and_blocks_have_random_numbers_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("simulation.generation.generate.BATCH_EVENTS", 10)
     first, second = (make_block(tmp_path, "ttbar", "mc", 1, Content(), start, 20) for start in (0, 1000))
-    pileup = [*np.split(first.weights["Pileup_nTrueInt"], 2), *np.split(second.weights["Pileup_nTrueInt"], 2)]
+    pileup = [*np.split(first.weights["Pileup_nPU"], 2), *np.split(second.weights["Pileup_nPU"], 2)]
     assert len({tuple(batch.tolist()) for batch in pileup}) == 4
     jets = [np.split(block.truth.columns["genPt"], np.cumsum(block.truth.counts)[:-1]) for block in (first, second)]
     events = {tuple(event.tolist()) for block in jets for event in block if len(event)}
@@ -93,7 +95,7 @@ def test_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blo
 
 
 def test_one_lepton_of_alternating_charge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("simulation.generation.generate.BATCH_EVENTS", 30)
+    monkeypatch.setattr("simulation.generation.generate.ONE_LEPTON_BATCH_EVENTS", 30)
     block = make_block(tmp_path, "ttbar-semilepton", "mc", 1, Content(), 0, 60)
     charges = []
     for half in (block.part(0, 30), block.part(30, 60)):
@@ -186,6 +188,43 @@ def test_failure_leaves_only_complete_files(
         *complete,
     ]
     assert uproot.open(tmp_path / complete[1])["Events"].num_entries == 8
+
+
+def test_a_rename_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: Block) -> None:
+    """The first files have their names already when the disk is found full."""
+    replace_file = Path.replace
+
+    def full(path: Path, target: Path) -> Path:
+        if target.suffix == ".root":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return replace_file(path, target)
+
+    monkeypatch.setattr(run, "_make_blocks", lambda *arguments: (block for _ in range(1)))
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(AdvtagError, match=r"cannot write .*ttbar_data_3_000.root: No space left"):
+        simulate("ttbar", 5, tmp_path, variant="data", seed=3)
+    assert files_in(tmp_path) == []
+
+
+def test_events_that_fail_are_made_up_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pythia leaves them out of its batches."""
+    generator = EventGenerator(PROCESSES["z-jets"], Generator(settings=("PartonLevel:all = off",)), 1)
+    whole = generator._pythia.nextBatch
+
+    class Failing:
+        def nextBatch(self, events: int, mode: str) -> Any:  # noqa: N802
+            return whole(events, mode)[: events - events // 3]
+
+    monkeypatch.setattr(generator, "_pythia", Failing())
+    assert len(generator.next_batch(30)) == 30
+
+    class Broken:
+        def nextBatch(self, events: int, mode: str) -> Any:  # noqa: N802
+            return whole(events, mode)[:0]
+
+    monkeypatch.setattr(generator, "_pythia", Broken())
+    with pytest.raises(AdvtagError, match="z-jets: made 0 of 30 events"):
+        generator.next_batch(30)
 
 
 def test_folder_that_cannot_be_made(tmp_path: Path) -> None:

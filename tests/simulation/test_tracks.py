@@ -8,6 +8,7 @@ from simulation.detector.jets import Jets
 from simulation.detector.tracks import (
     PrimaryVertices,
     efficiency,
+    impact_resolution,
     measure,
     pileup_tracks,
     reconstruct,
@@ -169,3 +170,15 @@ def test_pileup_tracks_lie_in_the_cones_of_their_jets() -> None:
     assert many == pytest.approx(3 * few, abs=4 * np.sqrt(many + 9 * few))
     assert np.abs(tracks.dz).max() <= 0.3
     assert np.std(tracks.d0 / tracks.sigma_d0) == pytest.approx(1, abs=4 / np.sqrt(2 * len(tracks.d0)))
+
+
+def test_pileup_tracks_are_measured_like_others() -> None:
+    n, zero = 20_000, np.zeros(20_000, dtype=int)
+    jets = Jets(np.arange(n), np.arange(n), np.full(n, 50.0), np.full(n, 2.4), zero, zero, zero, zero, zero)
+    detector = Detector(resolution_scale=1.3)
+    tracks = pileup_tracks(jets, n, np.full(n, 60), detector, np.random.default_rng(1))
+    assert np.abs(tracks.eta).max() < 2.5
+    sigma_d0, sigma_dz = impact_resolution(tracks.pt, tracks.eta, detector)
+    assert np.array_equal(tracks.sigma_d0, sigma_d0)
+    assert np.array_equal(tracks.sigma_dz, sigma_dz)
+    assert np.std(tracks.d0 / sigma_d0) == pytest.approx(1.3, abs=4 * 1.3 / np.sqrt(2 * len(sigma_d0)))
