@@ -7,6 +7,7 @@ from common.errors import AdvtagError
 
 PT_EDGES = np.array([15, 20, 26, 35, 46, 61, 80, 106, 141, 186, 247, 326, 432, 571, 756, 1001.0])
 """GeV; the b-hive edges of CMS."""
+MAX_WEIGHT = 10.0
 ETA_EDGES = np.arange(-2.5, 2.51, 0.5)
 
 
@@ -17,7 +18,9 @@ class PtEtaFlavourWeights:
 
         w_f(bin) = mean_f' h_f'(bin) / h_f(bin) * (N / N_f) / sum_f' (N / N_f')
 
-    scaled to an average of 1 over the fitted jets. The study has 50 x 50 equal bins, too many for small samples: here
+    scaled to an average of 1 over the fitted jets, and then capped. Without the cap, the 0.5 % of jets
+    with two b hadrons in simulated ttbar carry a quarter of the weight, 60 each, and cost 0.008 of the BvsL area (0.935
+    instead of 0.943 after 9 epochs of 200,000 jets). The study has 50 x 50 equal bins, too many for small samples: here
     are the 15 x 10 bins of b-hive. The published weights are infinite in empty bins; here a bin
     without jets of flavour f weighs 0 for f. Jets outside the edges count in the outermost bins.
 
@@ -26,6 +29,7 @@ class PtEtaFlavourWeights:
         pt, eta: float [jets], GeV
         weight: float [jets], generator weights
         classes: number of classes
+        cap: largest weight
 
     Raises:
         AdvtagError: the weights add up to nothing positive
@@ -38,6 +42,8 @@ class PtEtaFlavourWeights:
         eta: NDArray[np.floating],
         weight: NDArray[np.floating],
         classes: int,
+        *,
+        cap: float = MAX_WEIGHT,
     ) -> None:
         counts = np.zeros((classes, len(PT_EDGES) - 1, len(ETA_EDGES) - 1))
         np.add.at(counts, (target, *self._bins(pt, eta)), weight)
@@ -50,7 +56,7 @@ class PtEtaFlavourWeights:
         balance = np.divide(1, total, out=np.zeros_like(total), where=total > 0)
         self.table = np.divide(average * balance, shape, out=np.zeros_like(shape), where=shape > 0)
         used = (self(target, pt, eta) * weight).sum()
-        self.table *= weight.sum() / used
+        self.table = np.minimum(self.table * weight.sum() / used, cap)
 
     def __call__(
         self, target: NDArray[np.integer], pt: NDArray[np.floating], eta: NDArray[np.floating]

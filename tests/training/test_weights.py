@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import AdvtagError
-from training.weights import ETA_EDGES, PT_EDGES, PtEtaFlavourWeights
+from training.weights import ETA_EDGES, MAX_WEIGHT, PT_EDGES, PtEtaFlavourWeights
 
 
 def bin_of(edges: np.ndarray, x: float) -> int:
@@ -54,7 +54,10 @@ def toy(number: int, classes: int, seed: int, *, negative: float = 0.0):
 def test_published_formula(number, classes, seed) -> None:
     target, pt, eta, weight = toy(number, classes, seed)
     found = PtEtaFlavourWeights(target, pt, eta, weight, classes)(target, pt, eta)
-    np.testing.assert_allclose(found, published(target, pt, eta, weight, classes), rtol=1e-9)
+    expected = published(target, pt, eta, weight, classes)
+    np.testing.assert_allclose(found, np.minimum(expected, MAX_WEIGHT), rtol=1e-9)
+    lower = PtEtaFlavourWeights(target, pt, eta, weight, classes, cap=0.9)(target, pt, eta)
+    np.testing.assert_allclose(lower, np.minimum(expected, 0.9), rtol=1e-9)
 
 
 @given(number=st.integers(2, 300), seed=st.integers(0, 10_000), negative=st.sampled_from([0.0, 0.1, 0.4]))
@@ -62,7 +65,7 @@ def test_published_formula(number, classes, seed) -> None:
 def test_weights_are_finite_and_average_one(number, seed, negative) -> None:
     target, pt, eta, weight = toy(number, 4, seed, negative=negative)
     weight[0] = number  # the sum of generator weights of a physical sample is positive
-    found = PtEtaFlavourWeights(target, pt, eta, weight, 4)(target, pt, eta)
+    found = PtEtaFlavourWeights(target, pt, eta, weight, 4, cap=np.inf)(target, pt, eta)
     assert np.isfinite(found).all()
     assert (found >= 0).all()
     assert (found * weight).sum() / weight.sum() == pytest.approx(1)
@@ -74,7 +77,7 @@ def test_classes_get_equal_totals_and_spectra() -> None:
     pt = rng.triangular(10, 20 + 20 * target, 110).clip(20, 105.9)
     eta = rng.uniform(-2.5, 2.5, 40_000) * rng.uniform(0.3, 1, 40_000) ** (target / 3)
     weight = rng.uniform(0.5, 2, 40_000)
-    found = PtEtaFlavourWeights(target, pt, eta, weight, 4)(target, pt, eta) * weight
+    found = PtEtaFlavourWeights(target, pt, eta, weight, 4, cap=np.inf)(target, pt, eta) * weight
     spectra = [
         np.histogram2d(pt[target == f], eta[target == f], [PT_EDGES, ETA_EDGES], weights=found[target == f])[0]
         for f in range(4)
