@@ -62,10 +62,12 @@ class SampleFile:
             AdvtagError: one of the files exists, or the folder cannot be written.
         """
         refuse_existing(self._outputs)
-        # the last to enter is the first to be renamed
-        self._aside = {final: self._stack.enter_context(whole_file(final)) for final in reversed(self._outputs)}
-        with _naming(self.path):
-            self._root = uproot.recreate(self._aside[self.path], compression=_COMPRESSION)
+        with ExitStack() as stack:
+            # the last to enter is the first to be renamed
+            self._aside = {final: stack.enter_context(whole_file(final)) for final in reversed(self._outputs)}
+            with _naming(self.path):
+                self._root = uproot.recreate(self._aside[self.path], compression=_COMPRESSION)
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(

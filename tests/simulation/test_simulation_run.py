@@ -190,6 +190,20 @@ def test_failure_leaves_only_complete_files(
     assert uproot.open(tmp_path / complete[1])["Events"].num_entries == 8
 
 
+def test_a_file_that_cannot_be_opened_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: Block
+) -> None:
+    def full(path: Path, **options: Any) -> None:
+        path.write_bytes(b"root")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(run, "_make_blocks", lambda *arguments: (block for _ in range(1)))
+    monkeypatch.setattr("simulation.writer.uproot.recreate", full)
+    with pytest.raises(AdvtagError, match=r"cannot write .*ttbar_data_3_000.root: No space left"):
+        simulate("ttbar", 5, tmp_path, variant="data", seed=3)
+    assert files_in(tmp_path) == []
+
+
 def test_a_rename_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: Block) -> None:
     """The first files have their names already when the disk is found full."""
     replace_file = Path.replace
