@@ -1,6 +1,6 @@
 """Scale factors of every variant of the simulation: efficiency in the variant over that in `mc`, by flavour.
 
-python benchmarks/scale_factors.py FOLDER [--train 15000] [--events 8000] [--workers 2]
+python benchmarks/scale_factors.py FOLDER [--train 12000] [--events 8000] [--workers 2] [--variants data ...]
 
 Trains the nominal DeepCSV tagger on `mc` ttbar jets, sets its loose and medium working points (10 % and 1 % of the
 light jets in an independent `mc` sample, pt > 30 GeV, BvsL), and counts in all variants. Samples that are in FOLDER
@@ -116,9 +116,10 @@ def main() -> None:
     """Make what is missing, print the table, and the figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--train", type=int, default=15_000)
+    parser.add_argument("--train", type=int, default=12_000)
     parser.add_argument("--events", type=int, default=8000)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--variants", nargs="+", default=list(VARIANTS)[1:], choices=list(VARIANTS)[1:])
     arguments = parser.parse_args()
     folder = arguments.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
@@ -129,15 +130,15 @@ def main() -> None:
         make_columns(training)
         train_all(training)
     datasets: dict[str, dict[str, object]] = {}
-    for name, variant in VARIANTS.items():
+    for name in ("mc", *arguments.variants):
         files = sample(folder, name, SEED, arguments.events, arguments.workers)
-        datasets[name] = {"files": files, **({"data": True} if variant.is_data else mc)}
+        datasets[name] = {"files": files, **({"data": True} if VARIANTS[name].is_data else mc)}
     evaluation = load_analysis(configuration(folder, datasets, "evaluation"), [])
     columns = make_columns(evaluation)
     tagger = load_tagger(training.output / "taggers" / "nominal.safetensors")
     tagger.eval()
     truth = folder / "truth" / f"ttbar_data_{SEED}_000.parquet"
-    jets = {name: read(columns, name, tagger, truth) for name in VARIANTS}
+    jets = {name: read(columns, name, tagger, truth) for name in datasets}
     light = jets["mc"].score[jets["mc"].flavour == 0]
     cuts = {name: float(np.quantile(light, 1 - fraction)) for name, fraction in WORKING_POINTS.items()}
     figures: dict[str, float] = {}
@@ -146,7 +147,7 @@ def main() -> None:
             figures[f"mc_{name}_{label}_efficiency"] = float(
                 np.mean(jets["mc"].score[jets["mc"].flavour == flavour] > cut)
             )
-    for variant in list(VARIANTS)[1:]:
+    for variant in arguments.variants:
         row = [variant]
         for name, cut in cuts.items():
             for label, flavour in FLAVOURS.items():
