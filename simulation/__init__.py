@@ -22,8 +22,8 @@ absolute efficiencies are not those of CMS. Known deviations:
   do not share hits;
 * pile-up adds tracks inside jet cones only: no pile-up jets, no pile-up energy in jets or in lepton isolation;
 * tracks are straight lines within a jet: vertices far out (over 1 cm) have somewhat too few soft tracks;
-* prompt electrons and muons (from W, Z, tau) are not clustered, so `Jet` is free of them, which a real `Jet`
-  collection is not;
+* prompt electrons and muons (from W, Z, tau) and their photons are not clustered, and their tracks are in no jet, so
+  `Jet` is free of them, which a real `Jet` collection is not;
 * electrons and muons come from W, Z, tau and heavy hadrons only (no decays in flight, no misidentification);
 * the collection counters (`nJet`) are int32, where NanoAOD before v12 has uint32: uproot writes no other.
 

@@ -45,7 +45,7 @@ def simulate(
     """Make a sample of NanoAOD-like ROOT files.
 
     Stage A writes generated events to `folder/generator`, or finds them there; stage B makes the files of them. So
-    another variant of the detector takes an eighth of the time and has the same generated events, and a run that was
+    another variant of the detector takes a tenth of the time and has the same generated events, and a run that was
     interrupted does not generate them again (ROOT files that were complete must be removed first).
 
     The events depend on process, variant, seed and number of events only, not on `workers` or `events_per_file`.

@@ -29,7 +29,7 @@ def leave_undefined(deepcsv: dict[str, Array], rng: np.random.Generator) -> dict
             slot, values = int(name.rpartition("_")[2]), deepcsv[name]
             absent = np.flatnonzero((count > 0) & (count <= slot))
             stale = values[rng.integers(0, len(values), len(absent))]
-            size = np.choose(rng.integers(0, 5, len(absent)), [stale, 0.0, _DENORMAL, _HUGE, np.nan])
+            left = np.choose(rng.integers(0, 5, len(absent)), [stale, 0.0, _DENORMAL, _HUGE, np.nan])
             changed[name] = values.copy()
-            changed[name][absent] = size
+            changed[name][absent] = left
     return changed

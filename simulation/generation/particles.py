@@ -9,7 +9,6 @@ import numpy as np
 
 from simulation.kinematics import Array
 
-BEAM_STATUS = -12
 _LONGEST_CHAIN = 100  # copies between a lepton and its origin
 
 
@@ -62,14 +61,13 @@ class ParticleClasses:
 
     Attributes:
         visible: final and not a neutrino.
-        prompt_lepton: final electron or muon from a W or Z boson, or from a tau of theirs.
-        signal_lepton: final electron or muon that is prompt or from a heavy hadron.
+        signal_lepton: final electron or muon that is prompt (from a W or Z boson, or from a tau of theirs) or from a
+            heavy hadron.
         not_in_jets: prompt leptons and the photons that they radiate, which belong to the lepton.
         b_hadron, c_hadron: last hadron with this quark in its decay chain.
     """
 
     visible: Array
-    prompt_lepton: Array
     signal_lepton: Array
     not_in_jets: Array
     b_hadron: Array
@@ -145,7 +143,6 @@ def classify(particles: Particles) -> ParticleClasses:
     signal[lepton[with_b[origin] | with_c[origin]]] = True
     return ParticleClasses(
         visible=final & ~neutrino,
-        prompt_lepton=prompt,
         signal_lepton=signal,
         not_in_jets=not_in_jets,
         b_hadron=_last_of_chain(particles, with_b),

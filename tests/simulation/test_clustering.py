@@ -31,7 +31,7 @@ def toy_event(
     energy = np.sqrt(px**2 + py**2 + pz**2 + 0.02)
     particles = Particles(1, n, pdg_id, zero + 1, n, n, px, py, pz, energy, zero, zero, zero)
     muon, hadron = np.abs(pdg_id) == 13, pdg_id == 511
-    return particles, ParticleClasses(~hadron, muon, muon, muon, hadron & ghosts, no)
+    return particles, ParticleClasses(~hadron, muon, muon, hadron & ghosts, no)
 
 
 def test_ghosts_label_jets_and_change_nothing_else() -> None:
@@ -102,7 +102,7 @@ def test_jets_and_labels_agree_with_a_slow_clustering() -> None:
     classes = classify(particles)
     clustering = cluster(particles, classes)
     jets = clustering.jets
-    inputs = classes.visible & ~classes.prompt_lepton & (np.abs(particles.eta) < 4)
+    inputs = classes.visible & ~classes.not_in_jets & (np.abs(particles.eta) < 4)
     n_jets = n_labelled = 0
     for event in range(n_events):
         visible = np.flatnonzero(inputs & (particles.event == event))

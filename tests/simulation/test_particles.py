@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from simulation.generation.particles import BEAM_STATUS, Particles, ancestor, classify, contains_quark, is_parton
+from simulation.generation.particles import Particles, ancestor, classify, contains_quark, is_parton
 
 
 def record(entries: list[tuple[int, int, int]]) -> Particles:
@@ -31,7 +31,7 @@ def test_origin_of_leptons() -> None:
     particles = record(
         [
             (90, -11, 0),
-            (2212, BEAM_STATUS, 0),  # the beam is a hadron, and the ancestor of everything
+            (2212, -12, 0),  # the beam is a hadron, and the ancestor of everything
             (6, -22, 1),
             (24, -22, 2),
             (-11, -23, 3),
@@ -51,7 +51,6 @@ def test_origin_of_leptons() -> None:
         ]
     )
     classes = classify(particles)
-    assert np.flatnonzero(classes.prompt_lepton).tolist() == [5, 7]
     assert np.flatnonzero(classes.not_in_jets).tolist() == [5, 7, 16]
     assert np.flatnonzero(classes.signal_lepton).tolist() == [5, 7, 9, 11]
     assert np.flatnonzero(classes.visible).tolist() == [5, 7, 9, 11, 13, 15, 16, 17]
@@ -88,7 +87,7 @@ def test_nearest_heavy_ancestor() -> None:
     particles = record(
         [
             (90, -11, 0),
-            (2212, BEAM_STATUS, 0),
+            (2212, -12, 0),
             (5, -71, 1),
             (513, -83, 2),
             (511, -91, 3),
