@@ -6,7 +6,7 @@ Rooms are imported inside the verbs, so that `advtag --help` does not wait for t
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -127,6 +127,80 @@ def train(config: Config, overrides: Overrides = None, dry_run: DryRun = False, 
 
     for path in train_all(_analysis(config, overrides, dry_run), progress=progress):
         typer.echo(path)
+
+
+@app.command()
+def evaluate(
+    tagger: Annotated[Path, typer.Argument(help="Tagger file of `advtag train`", metavar="TAGGER")],
+    columns: Annotated[Path, typer.Argument(help="Folder of `advtag columns`; the test split is used")],
+    output: Annotated[Path | None, typer.Option(help="Folder of the results [default: TAGGER.evaluation]")] = None,
+    suite: Annotated[
+        Literal["quick", "standard", "full"], typer.Option(help="Which attacks, on how many jets")
+    ] = "standard",
+    epsilon: Annotated[float, typer.Option(min=0, help="Size of the attacks in units of the scale")] = 0.05,
+    scale: Annotated[
+        str, typer.Option(help="std, core, quantile, or a YAML table of uncertainties (see `advtag envelope`)")
+    ] = "std",
+    capped: Annotated[bool, typer.Option(help="Apply the relative caps of the feature card")] = True,
+    jets: Annotated[int | None, typer.Option(min=1, help="Jets of the test split [default: the suite's]")] = None,
+    transfer: Annotated[
+        list[Path] | None, typer.Option(help="Another tagger, whose examples this one is shown; may be repeated")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    progress: Progress = True,
+) -> None:
+    """Attack a tagger with every attack of a suite, take the worst for each jet, and check for gradient masking.
+
+    Results: evaluation.json, jets.parquet and a table. A killed run goes on where it stopped.
+
+    Example: advtag evaluate output/taggers/nominal.safetensors output/columns --suite quick
+    """
+    from rich.console import Console
+
+    from training.evaluate import Evaluation, check_table, table
+    from training.evaluate import evaluate as run_suite
+
+    folder = tagger.with_suffix(".evaluation") if output is None else output
+    settings = Evaluation(suite, epsilon, scale, capped, seed, jets)
+    result = run_suite(tagger, columns, folder, settings, transfer or [], progress=progress)
+    console = Console()
+    console.print(table(result))
+    console.print(check_table(result))
+    typer.echo(folder)
+
+
+@app.command()
+def detect(
+    columns: Annotated[Path, typer.Argument(help="Folder of `advtag columns`")],
+    taggers: Annotated[list[Path], typer.Argument(help="Tagger files; two or more for cross-run figures")],
+    attack: Annotated[str, typer.Option(help="A preset, see configs/presets.yaml")] = "conserv2026",
+    jets: Annotated[int, typer.Option(min=1, help="Jets to train on, and to test on")] = 10_000,
+    output: Annotated[Path, typer.Option(help="JSON file of the results")] = Path("detector.json"),
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Train a detector of fooled jets for each tagger, and test it on its own and the others' fooled jets.
+
+    Example: advtag detect output/columns output/taggers/nominal.safetensors output/taggers/adversarial.safetensors
+    """
+    from training.detector import detect as run_study
+
+    for line in run_study(columns, taggers, attack, jets, output, seed):
+        typer.echo(line)
+
+
+@app.command()
+def envelope(
+    histograms: Annotated[Path, typer.Argument(help="histograms.zip of `advtag histograms`")],
+    region: Annotated[str, typer.Option(help="Control region with data")],
+    output: Annotated[Path, typer.Option(help="YAML table")] = Path("uncertainties.yaml"),
+) -> None:
+    """Derive uncertainties from data/MC: how far each input may be shifted before the control region notices.
+
+    Example: advtag envelope output/histograms.zip --region emu
+    """
+    from attacks.envelope import write_envelope
+
+    typer.echo(write_envelope(histograms, region, output))
 
 
 @app.command()

@@ -1,29 +1,40 @@
 """What an attack is, and the input gradient that most of them need."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
-from attacks.budget import Budget
+from attacks.budget import Budget, Interval
+from attacks.objectives import Objective, cross_entropies
+from common.errors import AdvtagError
 from models.inputs import Inputs
 from models.tagger import Tagger
 
 
 class Attack(ABC):
-    """Moves the inputs of jets, each inside its own interval of the budget; `present` and `key` stay."""
+    """Moves the inputs of jets, each inside its own interval of the budget; `present`, `key` and `weight` stay."""
+
+    per_jet: ClassVar[bool] = True
+    """A jet's result does not depend on the other jets. Where it does (whole distributions are kept or drawn from),
+    the attack wants as many jets at once as there are."""
+    bounded: ClassVar[bool] = True
+    """Needs a finite epsilon."""
 
     def __init__(self, budget: Budget, *, seed: int = 0) -> None:
+        if self.bounded and budget.epsilon == math.inf:
+            raise AdvtagError(f"{type(self).__name__} needs a finite epsilon")
         self.budget = budget
         self.seed = seed
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.budget!r}, seed={self.seed})"
+        rest = "".join(f", {name}={value!r}" for name, value in vars(self).items() if name != "budget")
+        return f"{type(self).__name__}({self.budget!r}{rest})"
 
-    @abstractmethod
     def __call__(self, tagger: Tagger, inputs: Inputs, target: Tensor) -> Inputs:
         """Attack jets.
 
@@ -34,7 +45,57 @@ class Attack(ABC):
 
         Returns:
             the same jets, moved; the tagger's mode and its parameters' `.grad` are as before
+
+        Raises:
+            AdvtagError: inputs of another card, a present entry that is not finite, a class that the tagger does not
+                have, or a budget for other features
         """
+        refuse_bad_input(tagger, inputs, target)
+        interval = self.interval(tagger, inputs)
+        if not len(inputs) or self.budget.epsilon == 0:
+            return inputs
+        with evaluation_mode(tagger), torch.no_grad():
+            values = self.perturb(tagger, inputs, target, interval)
+            return inputs.moved(interval.project(values))
+
+    def interval(self, tagger: Tagger, inputs: Inputs) -> Interval:
+        """Where each entry may go: the budget's."""
+        return self.budget.interval(tagger, inputs)
+
+    @abstractmethod
+    def perturb(self, tagger: Tagger, inputs: Inputs, target: Tensor, interval: Interval) -> Tensor:
+        """Moved values, float [jets, features], of one jet or more; the caller projects them into `interval`.
+
+        The tagger is in evaluation mode and gradients are off: `input_gradient` switches them on for itself.
+        """
+
+
+def refuse_bad_input(tagger: Tagger, inputs: Inputs, target: Tensor) -> None:
+    """Refuse what no attack can move.
+
+    Raises:
+        AdvtagError: see `Attack.__call__`
+    """
+    features = tagger.features
+    if inputs.values.shape[1] != len(features):
+        raise AdvtagError(
+            f"jets with {inputs.values.shape[1]} inputs, but card {features.name!r} of the tagger has {len(features)}"
+        )
+    if not len(inputs):
+        return
+    # one sum is quick, and is finite unless something is wrong or values are near the end of the floating range
+    if not torch.isfinite(inputs.values.sum()):
+        bad = (inputs.present & ~torch.isfinite(inputs.values)).sum(0)
+        if bad.any():
+            k = int(bad.argmax())
+            raise AdvtagError(
+                f"input {features.names[k]!r}: not finite although present in {int(bad[k])} of {len(inputs)} jets; "
+                "an entry without a value must be absent"
+            )
+    lowest, highest = (int(code) for code in target.aminmax())
+    if lowest < 0 or highest >= len(tagger.classes):
+        wrong = lowest if lowest < 0 else highest
+        raise AdvtagError(f"true class {wrong} among the jets, but the tagger has classes {', '.join(tagger.classes)}")
 
 
 @contextmanager
@@ -48,15 +109,38 @@ def evaluation_mode(tagger: Tagger) -> Iterator[None]:
         tagger.train(training)
 
 
-def input_gradient(tagger: Tagger, inputs: Inputs, target: Tensor) -> Tensor:
-    """Gradient of each jet's cross entropy in its physical inputs, [jets, features].
+def input_gradient(
+    tagger: Tagger,
+    inputs: Inputs,
+    target: Tensor,
+    interval: Interval,
+    values: Tensor,
+    objective: Objective = cross_entropies,
+) -> tuple[Tensor, Tensor]:
+    """Gradient of each jet's objective in its physical inputs at `values`, [jets, features], and the objective, [jets];
+    `values` as `interval.project` leaves them.
 
-    The losses are summed, not averaged, so a jet's gradient does not know the size of its batch. Only the inputs
+    The objectives are summed, not averaged, so a jet's gradient does not know the size of its batch. Only the inputs
     are differentiated (`torch.autograd.grad`): filling `.grad` of the parameters here would add the clean gradient
-    to the next training step.
+    to the next training step. What an entry does through those that follow it counts as its own.
+
+    Raises:
+        AdvtagError: the gradient is not finite
     """
-    values = inputs.values.detach().requires_grad_()
-    with evaluation_mode(tagger), torch.enable_grad():
-        loss = cross_entropy(tagger(values, inputs.present), target, reduction="sum")
-        (gradient,) = torch.autograd.grad(loss, values)
-    return gradient
+    values = values.detach().requires_grad_()
+    with torch.enable_grad():
+        losses = objective(tagger(values, inputs.present), target)
+        (gradient,) = torch.autograd.grad(losses.sum(), values)
+    if interval.coupling is not None:
+        gradient = interval.coupling.pull_back(gradient)
+    if not torch.isfinite(gradient.sum()) and not torch.isfinite(gradient).all():
+        raise AdvtagError("the gradient of the loss is not finite: the tagger's weights or its widths are not usable")
+    return gradient, losses.detach()
+
+
+def objective_of(
+    tagger: Tagger, inputs: Inputs, target: Tensor, values: Tensor, objective: Objective = cross_entropies
+) -> Tensor:
+    """The objective of each jet at `values`, float [jets], without a gradient."""
+    with torch.no_grad():
+        return objective(tagger(values, inputs.present), target)

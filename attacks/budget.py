@@ -1,58 +1,138 @@
 """How far each entry of each jet may move."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from attacks.coupling import Coupling, coupling_of
+from common.errors import AdvtagError
+from models.features import FeatureSet
 from models.inputs import Inputs
 from models.tagger import Tagger
+
+Scale = Literal["std", "core", "quantile"]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Where the entries of some jets may go, and what moves together."""
+
+    clean: Tensor
+    """float [jets, features], where they are"""
+    low: Tensor
+    """float [jets, features], lowest value of each entry; equal to `high` where it is frozen"""
+    high: Tensor
+    coupling: Coupling | None = None
+
+    @property
+    def free(self) -> Tensor:
+        """Bool [jets, features]: entries that can move by themselves; what follows another is not among them."""
+        free = self.low < self.high
+        if self.coupling is not None:
+            columns = self.coupling.columns
+            free = free.index_copy(1, columns, free[:, columns] & ~self.coupling.follows)
+        return free
+
+    def couple(self, values: Tensor) -> Tensor:
+        """The entries that follow others, recomputed; values [jets, features]."""
+        return values if self.coupling is None else self.coupling.apply(values)
+
+    def project(self, values: Tensor) -> Tensor:
+        """The nearest values [jets, features] inside; absent and frozen entries as they were, bit by bit."""
+        inside = torch.clamp(values, self.low, self.high)
+        if self.coupling is None:
+            return inside
+        coupled = self.coupling.apply(inside)
+        # again: x (y'/y) may leave the interval by one rounding
+        return coupled if self.coupling.exact else torch.clamp(coupled, self.low, self.high)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """One interval per entry, computed from the clean inputs:
+    """One interval per entry, computed once from the clean inputs:
 
         [max(x - eps s, x - r |x|, lo), min(x + eps s, x + r |x|, hi)]
 
-    with s the unit of standardised space (the tagger's `std`), r the relative cap and lo, hi the physical range of
-    the feature card. Absent and integer entries are frozen. An x outside [lo, hi] may only move back towards it.
-    A cap leaves x = 0 where it is. Sources: epsilon and the masks, the code of A. Stein et al., Comput. Softw.
-    Big Sci. 6 (2022) 15, and of the CMS thesis study before it; the 20 % cap, `restrict_impact` of that paper's code
-    and of the DeepJet study (CMS DP-2022/049); the thesis study on the 67 DeepCSV inputs has no cap.
+    with s the unit of the feature, r its relative cap and lo, hi its physical range, both from the feature card.
+    Frozen are absent and integer entries, and what the card freezes or pins. An x outside [lo, hi] may only move
+    back towards it. A cap leaves x = 0 where it is. An entry that others follow moves only where they can follow.
+    Sources: epsilon and the masks, the code of A. Stein et al., Comput. Softw. Big Sci. 6 (2022) 15, and of the CMS
+    thesis study before it; the 20 % cap, `restrict_impact` of that paper's code and of the DeepJet study (CMS
+    DP-2022/049); the thesis study on the 67 DeepCSV inputs has no cap.
     """
 
     epsilon: float
-    """Size of the attack in units of standardised space."""
+    """Size of the attack in units of `scale`; inf: only caps and physical ranges hold."""
+    scale: Scale | Mapping[str, float] = "std"
+    """Unit of each feature, measured on the present training entries: `std`, the standard deviation (the unit of
+    standardised space); `core`, the standard deviation inside the central 20 to 80 % (the code of the DeepJet studies
+    of H. Schoenen and A. Stein); `quantile`, (q99 - q01)/2 (DP-2022/049's code); or a table of uncertainties in
+    physical units by feature name, which integer and frozen inputs need not be in."""
     capped: bool = True
     """Apply the relative caps of the feature card."""
 
+    def __post_init__(self) -> None:
+        if not self.epsilon >= 0:
+            raise AdvtagError(f"epsilon is {self.epsilon}; expected 0 or more, in units of the scale")
+
+    def unit(self, tagger: Tagger) -> Tensor:
+        """Unit of each feature in physical units, float [features].
+
+        Raises:
+            AdvtagError: the tagger does not know this scale, or the table is for other features
+        """
+        if isinstance(self.scale, str):
+            return tagger.scale(self.scale)
+        return torch.as_tensor(_table(self.scale, tagger.features), dtype=tagger.std.dtype, device=tagger.std.device)
+
     def step(self, tagger: Tagger) -> Tensor:
-        """Largest move of each feature in physical units, [features]: eps s."""
-        return self.epsilon * tagger.std
+        """Largest move of each feature in physical units, float [features]: eps s, 0 where s is 0."""
+        unit = self.unit(tagger)
+        return torch.where(unit == 0, 0, self.epsilon * unit)
 
-    def reach(self, tagger: Tagger, inputs: Inputs) -> Tensor:
-        """Largest move of each entry in physical units, [jets, features], before the physical range."""
+    def interval(self, tagger: Tagger, inputs: Inputs) -> Interval:
+        """Where each entry may go."""
         values, features = inputs.values, tagger.features
-        reach = self.step(tagger).expand_as(values)
-        if self.capped:
-            caps = torch.as_tensor(features.caps, dtype=values.dtype, device=values.device)
-            # inf * 0 is not a number: an uncapped feature must not be asked for its relative move
-            finite = torch.isfinite(caps)
-            relative = torch.where(finite, caps, 0) * values.abs()
-            reach = torch.where(finite, torch.minimum(reach, relative), reach)
-        continuous = torch.as_tensor(~features.integer, device=values.device)
-        return torch.where(inputs.present & continuous, reach, 0)
+        coupling, stuck = coupling_of(features, inputs)
+        reach = self._reach(tagger, inputs)
+        movable = inputs.present & torch.as_tensor(~(features.integer | features.frozen), device=values.device)
+        for k, feature in enumerate(features.inputs):
+            for value in feature.pinned:
+                movable[:, k] &= values[:, k] != value
+        if stuck is not None:
+            movable &= ~stuck
+        # a number large enough, and 0: several times quicker than torch.where, and 0 times infinity is not a number
+        reach = torch.minimum(reach, movable.to(values.dtype).mul_(torch.finfo(values.dtype).max))
+        low_bound, high_bound = torch.as_tensor(features.bounds, dtype=values.dtype, device=values.device).unbind(1)
+        low, high = torch.maximum(values - reach, low_bound), torch.minimum(values + reach, high_bound)
+        if coupling is not None:
+            low, high = coupling.narrow(low, high)
+        return Interval(values, torch.minimum(low, values), torch.maximum(high, values), coupling)
 
-    def interval(self, tagger: Tagger, inputs: Inputs) -> tuple[Tensor, Tensor]:
-        """Lowest and highest value of each entry, each [jets, features]."""
-        values, reach = inputs.values, self.reach(tagger, inputs)
-        bounds = torch.as_tensor(tagger.features.bounds, dtype=values.dtype, device=values.device)
-        low = torch.minimum(torch.maximum(values - reach, bounds[:, 0]), values)
-        high = torch.maximum(torch.minimum(values + reach, bounds[:, 1]), values)
-        return low, high
+    def _reach(self, tagger: Tagger, inputs: Inputs) -> Tensor:
+        """Largest move of each entry, [jets, features]: min(eps s, r |x|)."""
+        values, step = inputs.values, self.step(tagger).to(inputs.values.dtype)
+        if not self.capped:
+            return step.expand_as(values)
+        caps = torch.as_tensor(tagger.features.caps, dtype=values.dtype, device=values.device)
+        # an uncapped feature: inf + 0 |x|
+        capped = torch.isfinite(caps)
+        offset, slope = torch.where(capped, 0, torch.inf).to(values.dtype), torch.where(capped, caps, 0)
+        return torch.minimum(torch.addcmul(offset, values.abs(), slope), step)
 
-    def project(self, tagger: Tagger, clean: Inputs, values: Tensor) -> Inputs:
-        """Bring moved values, [jets, features], back into the intervals of the clean jets."""
-        low, high = self.interval(tagger, clean)
-        return clean.moved(torch.clamp(values, low, high))
+
+def _table(table: Mapping[str, float], features: FeatureSet) -> list[float]:
+    names = set(features.names)
+    needed = {feature.name for feature in features.inputs if not (feature.integer or feature.frozen)}
+    unknown, missing = sorted(set(table) - names), sorted(needed - set(table))
+    if unknown or missing:
+        parts = [f"not among the inputs: {', '.join(unknown[:3])}"] if unknown else []
+        parts += [f"missing: {', '.join(missing[:3])}"] if missing else []
+        raise AdvtagError(f"table of uncertainties for other features than card {features.name!r}; {'; '.join(parts)}")
+    wrong = [name for name, value in table.items() if not 0 <= value < float("inf")]
+    if wrong:
+        raise AdvtagError(f"table of uncertainties: {wrong[0]} is {table[wrong[0]]}; expected a number, 0 or more")
+    return [table.get(name, 0.0) for name in features.names]

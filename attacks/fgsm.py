@@ -1,8 +1,10 @@
 """Fast gradient sign method."""
 
+import torch
 from torch import Tensor
 
 from attacks.attack import Attack, input_gradient
+from attacks.budget import Interval
 from models.inputs import Inputs
 from models.tagger import Tagger
 
@@ -15,7 +17,7 @@ class FGSM(Attack):
     standardised space is the same.
     """
 
-    def __call__(self, tagger: Tagger, inputs: Inputs, target: Tensor) -> Inputs:
+    def perturb(self, tagger: Tagger, inputs: Inputs, target: Tensor, interval: Interval) -> Tensor:
         """See `Attack`."""
-        gradient = input_gradient(tagger, inputs, target)
-        return self.budget.project(tagger, inputs, inputs.values + self.budget.step(tagger) * gradient.sign())
+        gradient, _ = input_gradient(tagger, inputs, target, interval, inputs.values)
+        return torch.addcmul(inputs.values, gradient.sign_(), self.budget.step(tagger))

@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from attacks.attack import Attack
+from attacks.budget import Interval
 from models.inputs import Inputs
 from models.keys import normal
 from models.tagger import Tagger
@@ -15,7 +16,7 @@ class GaussianNoise(Attack):
     noise is a function of (jet, feature, seed) alone. It looks neither at the tagger's outputs nor at the truth.
     """
 
-    def __call__(self, tagger: Tagger, inputs: Inputs, target: Tensor) -> Inputs:  # noqa: ARG002
+    def perturb(self, tagger: Tagger, inputs: Inputs, target: Tensor, interval: Interval) -> Tensor:  # noqa: ARG002
         """See `Attack`."""
         noise = normal(inputs.key, inputs.values.shape[1], self.seed).to(inputs.values.dtype)
-        return self.budget.project(tagger, inputs, inputs.values + self.budget.step(tagger) * noise)
+        return inputs.values + self.budget.step(tagger) * noise

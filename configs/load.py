@@ -59,7 +59,9 @@ def _override(written: dict[str, Any], override: str) -> None:
 def describe(error: ErrorDetails, model: type[BaseModel]) -> str:
     """One line for one validation error: where, what, and the nearest known key."""
     location = [str(part) for part in error["loc"]]
-    where = ".".join(location) or "configuration"
+    # pydantic puts the kind of an attack behind its name: attacks.mine.fgsm.epsilon
+    spoken = [part for place, part in enumerate(location) if not (location[0] == "attacks" and place == 2)]
+    where = ".".join(spoken) or "configuration"
     if error["type"] != "extra_forbidden":
         return f"{where}: {error['msg'].removeprefix('Value error, ')}"
     known = _known_keys(model, location[:-1])
@@ -73,6 +75,10 @@ def _known_keys(model: type[BaseModel], location: list[str]) -> list[str]:
     schema = model.model_json_schema()
     node: dict[str, Any] = schema
     for part in location:
+        kinds = node.get("discriminator", {}).get("mapping", {})
+        if part in kinds:
+            node = schema["$defs"][kinds[part].rsplit("/", 1)[-1]]
+            continue
         named: dict[str, Any] = node.get("additionalProperties") or next(
             iter(node.get("patternProperties", {}).values()), {}
         )
@@ -94,7 +100,11 @@ def _absolute(analysis: Analysis, folder: Path) -> Analysis:
         )
         for name, dataset in analysis.datasets.items()
     }
-    update: dict[str, Any] = {"output": output, "datasets": datasets}
+    attacks = {
+        name: attack.model_copy(update={"scale": folder / attack.scale}) if isinstance(attack.scale, Path) else attack
+        for name, attack in analysis.attacks.items()
+    }
+    update: dict[str, Any] = {"output": output, "datasets": datasets, "attacks": attacks}
     if analysis.features.endswith((".yaml", ".yml")):
         update["features"] = str(folder / analysis.features)
     if analysis.histograms:

@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+from configs.attacks import Positive, PresetAttack, Section
+
 PositiveInt = Annotated[int, Field(gt=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Name = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
@@ -20,12 +21,6 @@ def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 Names = Annotated[tuple[str, ...], AfterValidator(_distinct)]
-
-
-class Section(BaseModel):
-    """Unknown keys are errors; values cannot change after validation."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Dataset(Section):
@@ -103,18 +98,6 @@ class Region(Section):
         return self
 
 
-class Attack(Section):
-    """An attack and its budget."""
-
-    kind: Literal["fgsm", "noise"]
-    epsilon: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    """Units of standardised space."""
-    capped: bool = True
-    """Apply the relative caps of the feature card."""
-    seed: Seed = 0
-    """Of attacks that draw random numbers."""
-
-
 class Training(Section):
     """One tagger to train."""
 
@@ -137,7 +120,7 @@ class Histograms(Section):
     taggers: dict[Name, Path] = Field(min_length=1)
     """Tagger files by name; relative paths are relative to the output folder."""
     attacks: Names = ()
-    regions: dict[Name, Region] = {"inclusive": Region()}
+    regions: dict[Name, Region] = Field(default_factory=lambda: {"inclusive": Region()})
     precision: Literal["float32", "float64"] = "float32"
     """Of the network: float64 gives bin-by-bin identical results whatever the chunking."""
 
@@ -167,8 +150,8 @@ class Analysis(Section):
     datasets: dict[Name, Dataset] = Field(min_length=1)
     selection: Selection = Selection()
     columns: Columns | None = None
-    attacks: dict[Name, Attack] = {}
-    training: dict[Name, Training] = {}
+    attacks: dict[Name, PresetAttack] = Field(default_factory=dict)
+    training: dict[Name, Training] = Field(default_factory=dict)
     histograms: Histograms | None = None
     run: Run = Run()
 

@@ -64,6 +64,16 @@ class Input(Frozen):
     """Physical range, in the branch's unit; an attack stays inside."""
     cap: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     """Largest relative change by an attack, |dx| <= cap |x|; None: no cap."""
+    group: str = "jet"
+    """Inputs of one object, say of the tracks: attacks that normalise gradients do so within a group."""
+    frozen: bool = False
+    """No attack moves it: it is derived from inputs that move, by a rule that nobody can apply here."""
+    pinned: tuple[float, ...] = ()
+    """Values that follow from a definition (a ratio that is 1 when nothing is left out); such an entry stays."""
+    same_as: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
+    """Inputs that may hold the very same quantity: where one has the same value, this entry moves with it."""
+    proportional_to: str | None = None
+    """Input that this one is a fixed multiple of in each jet: x' = x y'/y when y moves to y'."""
     absent_at: float = 0.0
     """Where an absent entry sits in standardised space."""
     label: str
@@ -78,6 +88,8 @@ class Input(Frozen):
                 raise ValueError(f"{key} of {self.name!r}: {low} is not below {high}")
         if self.bins[0] < 1:
             raise ValueError(f"bins of {self.name!r}: needs at least one bin")
+        if self.same_as and self.proportional_to:
+            raise ValueError(f"{self.name!r}: give `same_as` or `proportional_to`, not both")
         return self
 
     def rule(self) -> dict[str, Any]:
@@ -88,6 +100,10 @@ class Input(Frozen):
     def axis_label(self) -> str:
         """Label with its unit, for a plot axis."""
         return f"{self.label} [{self.unit}]" if self.unit else self.label
+
+
+def _sources(feature: Input) -> tuple[str, ...]:
+    return feature.same_as or (() if feature.proportional_to is None else (feature.proportional_to,))
 
 
 class FeatureSet(Frozen):
@@ -106,6 +122,17 @@ class FeatureSet(Frozen):
             raise ValueError(f"input {taken.pop()!r}: histograms use that name; choose another")
         return self
 
+    @model_validator(mode="after")
+    def _sources_move_freely(self) -> "FeatureSet":
+        sources = {feature.name: _sources(feature) for feature in self.inputs}
+        for name, wanted in sources.items():
+            for source in wanted:
+                if source not in sources:
+                    raise ValueError(f"input {name!r} follows {source!r}, which is no input")
+                if sources[source]:
+                    raise ValueError(f"input {name!r} follows {source!r}, which itself follows another")
+        return self
+
     def __len__(self) -> int:
         return len(self.inputs)
 
@@ -118,6 +145,11 @@ class FeatureSet(Frozen):
     def integer(self) -> NDArray[np.bool_]:
         """Bool [features]: True where the input is an integer."""
         return np.array([feature.integer for feature in self.inputs])
+
+    @property
+    def frozen(self) -> NDArray[np.bool_]:
+        """Bool [features]: True where no attack moves the input."""
+        return np.array([feature.frozen for feature in self.inputs])
 
     @property
     def bounds(self) -> NDArray[np.float64]:
@@ -144,10 +176,17 @@ class FeatureSet(Frozen):
 def expand(card: dict[str, Any]) -> dict[str, Any]:
     """Expand the slots of a card as written, and hand its defaults down to each input."""
     inputs: list[dict[str, Any]] = []
+    slots_of = {
+        entry["name"]: [f"{entry['name']}_{slot}" for slot in range(entry["slots"])]
+        for entry in card.get("inputs", ())
+        if entry.get("slots") is not None
+    }
     defaults = {key: card[key] for key in ("sentinels", "cap", "absent_at") if key in card}
     for entry in card.get("inputs", ()):
         slots = entry.get("slots")
         common = {**defaults, **{key: value for key, value in entry.items() if key != "slots"}}
+        if "same_as" in entry:
+            common["same_as"] = [slot for name in _names(entry["same_as"]) for slot in slots_of.get(name, (name,))]
         if slots is None:
             inputs.append(common)
             continue

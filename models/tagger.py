@@ -22,6 +22,7 @@ from models.features import FeatureSet
 from models.networks import NETWORKS
 
 FORMAT = 1
+SCALE = "scale_"
 REQUIRED = ("b", "c", "udsg")
 """Classes that every discriminator needs."""
 
@@ -33,6 +34,7 @@ class Tagger(nn.Module):
         features: the feature card
         classes: names of the outputs, from b, bb, c, udsg
         mean, std: float [features], of the present training entries
+        scales: further units of a budget by name (`core`, `quantile`), float [features] each
         network: a name in `models.networks.NETWORKS`
         parameters: keyword arguments of the network
         training: configuration and provenance of the training, anything JSON can hold
@@ -52,6 +54,7 @@ class Tagger(nn.Module):
         network: str = "deepcsv",
         parameters: Mapping[str, Any] | None = None,
         training: Mapping[str, Any] | None = None,
+        scales: Mapping[str, Tensor] | None = None,
     ) -> None:
         super().__init__()
         if mean.shape != (len(features),) or std.shape != mean.shape:
@@ -67,7 +70,22 @@ class Tagger(nn.Module):
         self.register_buffer("mean", mean.to(torch.float32))
         self.register_buffer("std", std.to(torch.float32))
         self.register_buffer("absent_at", torch.from_numpy(features.absent_at.copy()))
+        for name, width in (scales or {}).items():
+            if width.shape != std.shape or not (torch.isfinite(width).all() and (width >= 0).all()):
+                raise ValueError(f"scale {name!r}: expected {len(features)} finite numbers, 0 or more")
+            self.register_buffer(f"{SCALE}{name}", width.to(torch.float32))
         self.network = NETWORKS[network](len(features), len(self.classes), **self.architecture["parameters"])
+
+    def scale(self, name: str) -> Tensor:
+        """Unit of a budget, in the units of the inputs, float [features]: `std`, or one that the training measured.
+
+        Raises:
+            AdvtagError: the tagger file does not hold it
+        """
+        found = self.std if name == "std" else getattr(self, f"{SCALE}{name}", None)
+        if found is None:
+            raise AdvtagError(f"this tagger does not know the scale {name!r}; use `std`, or train it again")
+        return found
 
     def forward(self, values: Tensor, present: Tensor) -> Tensor:
         """Logits [jets, classes] from physical values, float [jets, features], and presence, bool likewise."""
@@ -114,6 +132,7 @@ def tagger_from_bytes(content: bytes, source: str) -> Tagger:
             network=page["architecture"]["network"],
             parameters=page["architecture"]["parameters"],
             training=page["training"],
+            scales={name.removeprefix(SCALE): state[name] for name in state if name.startswith(SCALE)},
         )
         tagger.load_state_dict(state)
     except (ValueError, KeyError, TypeError, RuntimeError, ValidationError, SafetensorError) as error:

@@ -1,6 +1,7 @@
 """Histograms of inputs and discriminators, nominal and attacked, filled in one pass over the events."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import boost_histogram as bh
@@ -11,9 +12,7 @@ from coffea import processor
 from numpy.typing import NDArray
 
 from attacks import Attack
-from attacks.build import build_attack
 from common.histograms import RAW
-from configs.schema import Attack as AttackConfig
 from configs.schema import Region, Selection
 from models.classes import CLASSES, DISCRIMINATORS
 from models.discriminators import discriminators
@@ -55,7 +54,7 @@ class HistogramProcessor(processor.ProcessorABC):  # type: ignore[misc]
         datasets: dict[str, bool],
         regions: dict[str, Region],
         taggers: dict[str, bytes],
-        attacks: dict[str, AttackConfig],
+        attacks: dict[str, Attack],
         precision: str,
     ) -> None:
         self.features = features
@@ -73,9 +72,7 @@ class HistogramProcessor(processor.ProcessorABC):  # type: ignore[misc]
         data = self.datasets[dataset]
         jets = read_jets(events, self.features, self.selection, data=data)
         filler = Filler(jets, {name: in_region(events, jets, region) for name, region in self.regions.items()})
-        attacks: dict[str, Attack] = {}
-        if not data:
-            attacks = {name: build_attack(config) for name, config in self.attacks.items()}
+        attacks = {} if data else self.attacks
         histograms = book(self.features, dataset, self.regions, self.taggers, (RAW, *self.attacks))
         for category, variable, values, there in self._distributions(jets, attacks):
             filler.fill(histograms[variable], category, values, there)
@@ -94,6 +91,7 @@ class HistogramProcessor(processor.ProcessorABC):  # type: ignore[misc]
             torch.from_numpy(jets.values),
             torch.from_numpy(jets.present),
             jet_keys(jets.run, jets.lumi, jets.event, jets.index),
+            torch.from_numpy(jets.weight),
         )
         # the raw inputs are the same whatever the tagger: filled once, entered under each
         for row, name in enumerate(self.features.names):
@@ -122,7 +120,7 @@ def targets(tagger: Tagger, flavour: NDArray[np.int8]) -> torch.Tensor:
 def evaluate(
     tagger: Tagger, attack: Attack | None, inputs: Inputs, target: torch.Tensor, dtype: torch.dtype
 ) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
-    """Attack jets batch by batch and score them.
+    """Attack jets and score them: batch by batch, unless the attack looks at all jets of the chunk.
 
     Returns:
         moved inputs, feature-major [features, jets], and discriminators by name, each [jets]
@@ -130,12 +128,14 @@ def evaluate(
     real = np.float64 if dtype == torch.float64 else np.float32
     moved = np.empty((0 if attack is None else inputs.values.shape[1], len(inputs)), real)
     scores = {name: np.empty(len(inputs), real) for name in DISCRIMINATORS}
+    whole = None if attack is None or attack.per_jet else attack(tagger, inputs.to(dtype=dtype), target)
     for start in range(0, len(inputs), BATCH):
         batch = slice(start, start + BATCH)
-        jets = inputs[batch].to(dtype=dtype)
-        jets = Inputs(jets.values.contiguous(), jets.present.contiguous(), jets.key)
-        if attack is not None:
+        jets = (inputs if whole is None else whole)[batch].to(dtype=dtype)
+        jets = replace(jets, values=jets.values.contiguous(), present=jets.present.contiguous())
+        if attack is not None and whole is None:
             jets = attack(tagger, jets, target[batch])
+        if attack is not None:
             moved[:, batch] = jets.values.T.numpy()
         with torch.no_grad():
             probabilities = tagger(jets.values, jets.present).softmax(1)

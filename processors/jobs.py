@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from attacks.build import build_attack
 from common.errors import AdvtagError
 from common.files import whole_folder
 from common.histograms import HISTOGRAMS, HistogramFile
@@ -84,7 +85,7 @@ def make_histograms(analysis: Analysis, *, progress: bool = True) -> Path:
         {name: dataset.data for name, dataset in datasets.items()},
         wanted.regions,
         {name: read_tagger(path) for name, path in wanted.taggers.items()},
-        {name: analysis.attacks[name] for name in wanted.attacks},
+        {name: build_attack(analysis.attacks[name]) for name in wanted.attacks},
         wanted.precision,
     )
     output = run_processor(job, files, read_list(features, regions), analysis.run, progress=progress)

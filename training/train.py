@@ -6,6 +6,7 @@ advtag train CONFIG
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,10 @@ from common.provenance import provenance
 from configs.schema import Analysis, Training
 from models.discriminators import discriminators
 from models.features import load_features
-from models.inputs import Inputs
 from models.keys import reseed
 from models.tagger import Tagger
 from training.columns import Columns, Sample, read_columns
-from training.standardise import standardisation
+from training.standardise import scales, standardisation
 from training.weights import PtEtaFlavourWeights
 
 EVALUATION_BATCH = 8192
@@ -134,8 +134,7 @@ def train(
             jets = order[start : start + settings.batch]
             inputs, target = sample.inputs[jets], sample.target[jets]
             if attack is not None:
-                fresh = Inputs(inputs.values, inputs.present, reseed(inputs.key, epoch))
-                inputs = attack(tagger, fresh, target)
+                inputs = attack(tagger, replace(inputs, key=reseed(inputs.key, epoch)), target)
             losses = cross_entropy(tagger(inputs.values, inputs.present), target, reduction="none")
             # |w|: a batch of a few jets whose signed weights cancel must not step a thousand times too far
             loss = (losses * weight[jets]).sum() / weight[jets].abs().sum().clamp(min=1e-6)
@@ -166,7 +165,10 @@ def new_tagger(columns: Columns, settings: Training, analysis: Analysis, name: s
     if settings.attack is not None:
         training["attack_parameters"] = json.loads(analysis.attacks[settings.attack].model_dump_json())
     mean, std = standardisation(columns.train.inputs)
-    return Tagger(columns.features, columns.classes, mean, std, network=settings.network, training=training)
+    widths = scales(columns.train.inputs)
+    return Tagger(
+        columns.features, columns.classes, mean, std, network=settings.network, training=training, scales=widths
+    )
 
 
 def loss_weights(columns: Columns, device: torch.device) -> tuple[Tensor, Tensor]:

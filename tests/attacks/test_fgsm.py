@@ -1,23 +1,21 @@
-"""FGSM against torchattacks, and against a loop; and what no attack may touch."""
+"""FGSM against three libraries and a loop, and what its steps do to the loss; see test_attack for the rest."""
 
+import importlib
 import math
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
 from attacks import FGSM, Budget, GaussianNoise
-from attacks.attack import evaluation_mode, input_gradient
-from attacks.build import build_attack
-from configs.schema import Attack as AttackConfig
 from models.features import load_features
 from models.inputs import Inputs
 from models.tagger import Tagger
 
 UNIT_BOX = [((0.0, 1.0), None, False)] * 12
-ATTACKS = [FGSM, GaussianNoise]
 
 
 class Unmasked(nn.Module):
@@ -31,21 +29,67 @@ class Unmasked(nn.Module):
         return self.tagger(values, torch.ones_like(values, dtype=torch.bool))
 
 
-@pytest.mark.parametrize("epsilon", [0.001, 0.05, 0.4])
-@pytest.mark.parametrize("training", [False, True])
-def test_torchattacks_bit_by_bit(make_tagger, epsilon, training) -> None:
-    """On inputs in the unit box without caps, masks and widths, which is all that torchattacks knows."""
-    torchattacks = pytest.importorskip("torchattacks.attacks.fgsm")
-    tagger = make_tagger(UNIT_BOX, mean=[0.0] * 12, std=[1.0] * 12).train(training)
+@pytest.fixture(scope="module")
+def unit_box(make_tagger):
+    """Inputs in the unit box without caps, masks and widths, which is all that the libraries know."""
+    tagger = make_tagger(UNIT_BOX, mean=[0.0] * 12, std=[1.0] * 12)
     generator = torch.Generator().manual_seed(4)
     values = torch.rand((500, 12), generator=generator)
     values[:20] = values[:20].round()  # on the walls of the box
     target = torch.randint(0, 4, (500,), generator=generator)
-    theirs = torchattacks.FGSM(Unmasked(tagger), eps=epsilon)(values, target)
-    clean = Inputs(values, torch.ones_like(values, dtype=torch.bool), torch.arange(500))
+    return tagger, Inputs(values, torch.ones_like(values, dtype=torch.bool), torch.arange(500)), target
+
+
+@pytest.fixture(scope="module")
+def library():
+    """Imports a module of another library, or skips; their imports warn."""
+
+    def load(name: str):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                return importlib.import_module(name)
+            except ImportError as error:
+                pytest.skip(str(error))
+
+    return load
+
+
+@pytest.mark.parametrize("epsilon", [0.001, 0.05, 0.4])
+@pytest.mark.parametrize("training", [False, True])
+def test_torchattacks_bit_by_bit(unit_box, library, epsilon, training) -> None:
+    tagger, clean, target = unit_box
+    tagger.train(training)
+    theirs = library("torchattacks.attacks.fgsm").FGSM(Unmasked(tagger), eps=epsilon)(clean.values, target)
     ours = FGSM(Budget(epsilon=epsilon))(tagger, clean, target).values
+    tagger.eval()
     assert torch.equal(ours, theirs)
-    assert (ours != values).float().mean() > 0.9
+    assert (ours != clean.values).float().mean() > 0.9
+
+
+@pytest.mark.parametrize("epsilon", [0.001, 0.05, 0.4])
+@pytest.mark.parametrize("name", ["LinfFastGradientAttack", "FGSM"])
+def test_foolbox(unit_box, library, epsilon, name) -> None:
+    tagger, clean, target = unit_box
+    foolbox = library("foolbox")
+    model = foolbox.PyTorchModel(Unmasked(tagger).eval(), bounds=(0, 1), device="cpu")
+    _, theirs, _ = getattr(foolbox.attacks, name)()(model, clean.values, target, epsilons=epsilon)
+    ours = FGSM(Budget(epsilon=epsilon))(tagger, clean, target).values
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
+    assert (ours - clean.values).abs().mean() > 0.5 * epsilon
+
+
+@pytest.mark.parametrize("epsilon", [0.001, 0.05, 0.4])
+def test_art(unit_box, library, epsilon) -> None:
+    tagger, clean, target = unit_box
+    classifier = library("art.estimators.classification").PyTorchClassifier(
+        Unmasked(tagger), nn.CrossEntropyLoss(), (12,), 4, clip_values=(0.0, 1.0), device_type="cpu"
+    )
+    attack = library("art.attacks.evasion").FastGradientMethod(classifier, eps=epsilon, batch_size=500)
+    theirs = attack.generate(clean.values.numpy(), target.numpy())
+    ours = FGSM(Budget(epsilon=epsilon))(tagger, clean, target).values
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)
+    assert (ours - clean.values).abs().mean() > 0.5 * epsilon
 
 
 def slow_fgsm(tagger: Tagger, inputs: Inputs, target: torch.Tensor, epsilon: float, capped: bool) -> torch.Tensor:
@@ -61,7 +105,7 @@ def slow_fgsm(tagger: Tagger, inputs: Inputs, target: torch.Tensor, epsilon: flo
         (gradient,) = torch.autograd.grad(loss, z)
         for k, feature in enumerate(tagger.features.inputs):
             x, g = float(inputs.values[jet, k]), float(gradient[k])
-            if feature.integer or not present[k] or g == 0:
+            if feature.integer or feature.frozen or x in feature.pinned or not present[k] or g == 0:
                 continue
             move = math.copysign(epsilon * float(tagger.std[k]), g)
             if capped and feature.cap is not None:
@@ -101,13 +145,6 @@ def test_deepcsv_card_against_slow_reference() -> None:
     assert torch.equal(found[~present], values[~present])
 
 
-def sharp(tagger: Tagger) -> Tagger:
-    """The same network with a loss that the inputs decide: an untrained one gives every class 1/4."""
-    with torch.no_grad():
-        tagger.network.layers[-1].weight *= 40
-    return tagger
-
-
 @torch.no_grad()
 def mean_loss(tagger: Tagger, inputs: Inputs, target: torch.Tensor) -> float:
     return float(cross_entropy(tagger(inputs.values, inputs.present), target))
@@ -115,7 +152,7 @@ def mean_loss(tagger: Tagger, inputs: Inputs, target: torch.Tensor) -> float:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_the_loss_does_not_fall(make_tagger, make_jets, seed) -> None:
-    tagger = sharp(make_tagger(seed=seed, dtype=torch.float64))
+    tagger = make_tagger(seed=seed, dtype=torch.float64, sharp=40)
     inputs, target = make_jets(300, seed=seed, dtype=torch.float64)
     attacked = [FGSM(Budget(epsilon=epsilon))(tagger, inputs, target) for epsilon in (0.0, 0.005, 0.02, 0.1)]
     losses = [mean_loss(tagger, jets, target) for jets in attacked]
@@ -125,153 +162,35 @@ def test_the_loss_does_not_fall(make_tagger, make_jets, seed) -> None:
 
 
 def test_fgsm_beats_noise_of_the_same_size(make_tagger, make_jets) -> None:
-    tagger, (inputs, target) = sharp(make_tagger()), make_jets(500)
+    tagger, (inputs, target) = make_tagger(sharp=40), make_jets(500)
     clean = mean_loss(tagger, inputs, target)
-    fgsm, noise = (mean_loss(tagger, kind(Budget(epsilon=0.1))(tagger, inputs, target), target) for kind in ATTACKS)
+    kinds = FGSM, GaussianNoise
+    fgsm, noise = (mean_loss(tagger, kind(Budget(epsilon=0.1))(tagger, inputs, target), target) for kind in kinds)
     assert fgsm - clean > 4 * abs(noise - clean)
 
 
-@pytest.mark.parametrize("kind", ATTACKS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("capped", [True, False])
-def test_frozen_entries_and_intervals(make_tagger, make_jets, kind, dtype, capped) -> None:
-    tagger = make_tagger(dtype=dtype)
-    inputs, target = make_jets(400, dtype=dtype)
-    before = inputs.values.clone()
-    budget = Budget(epsilon=0.7, capped=capped)
-    found = kind(budget)(tagger, inputs, target)
-    assert torch.equal(inputs.values, before)
-    frozen = ~inputs.present | torch.from_numpy(tagger.features.integer)
-    assert torch.equal(found.values[frozen], before[frozen])
-    low, high = budget.interval(tagger, inputs)
-    assert ((low <= found.values) & (found.values <= high)).all()
-    assert torch.equal(found.present, inputs.present)
-    assert torch.equal(found.key, inputs.key)
-    assert found.values.dtype == dtype
-    assert not found.values.requires_grad
-    assert (found.values != before).any()
-
-
-@pytest.mark.parametrize("kind", ATTACKS)
-def test_no_budget_is_the_identity(make_tagger, make_jets, kind) -> None:
-    tagger, (inputs, target) = make_tagger(), make_jets(100)
-    assert torch.equal(kind(Budget(epsilon=0.0))(tagger, inputs, target).values, inputs.values)
-
-
-@pytest.mark.parametrize("kind", ATTACKS)
-@pytest.mark.parametrize("filled", [False, True])
-@pytest.mark.parametrize("frozen", [False, True])
-def test_parameter_gradients_are_untouched(make_tagger, make_jets, kind, filled, frozen) -> None:
-    """The leak of the predecessors: a clean gradient left behind for the next training step."""
-    tagger, (inputs, target) = make_tagger().train(), make_jets(50)
-    if filled:
-        cross_entropy(tagger(inputs.values, inputs.present), target).backward()
-    tagger.requires_grad_(not frozen)
-    before = {name: (p.grad, None if p.grad is None else p.grad.clone()) for name, p in tagger.named_parameters()}
-    state = {name: tensor.clone() for name, tensor in tagger.state_dict().items()}
-    kind(Budget(epsilon=0.1))(tagger, inputs, target)
-    for name, parameter in tagger.named_parameters():
-        held, copy = before[name]
-        assert parameter.grad is held
-        assert filled == (held is not None)
-        assert held is None or torch.equal(held, copy)
-        assert parameter.requires_grad is not frozen
-    assert all(torch.equal(tensor, state[name]) for name, tensor in tagger.state_dict().items())
-
-
-@pytest.mark.parametrize("kind", ATTACKS)
-@pytest.mark.parametrize("training", [False, True])
-def test_mode_is_restored_and_dropout_is_off(make_tagger, make_jets, kind, training) -> None:
-    tagger, (inputs, target) = make_tagger(dropout=0.5).train(training), make_jets(100)
-    seen = []
-    handle = tagger.network.register_forward_hook(
-        lambda module, *_: seen.extend(layer.training for layer in module.modules())
-    )
-    attack = kind(Budget(epsilon=0.1))
-    first, second = attack(tagger, inputs, target), attack(tagger, inputs, target)
-    handle.remove()
-    assert torch.equal(first.values, second.values)
-    assert not any(seen)
-    assert bool(seen) is (kind is FGSM)
-    assert all(module.training is training for module in tagger.modules())
-    tagger.eval()
-    assert torch.equal(attack(tagger, inputs, target).values, first.values)
-
-
-@pytest.mark.parametrize("training", [False, True])
-def test_mode_is_restored_when_the_attack_raises(make_tagger, make_jets, training) -> None:
-    tagger, (inputs, _) = make_tagger().train(training), make_jets(10)
-    with pytest.raises((IndexError, RuntimeError)):
-        FGSM(Budget(epsilon=0.1))(tagger, inputs, torch.full((10,), 99))
-    assert all(module.training is training for module in tagger.modules())
-    assert torch.is_grad_enabled()
-    with pytest.raises(KeyError), evaluation_mode(tagger):
-        raise KeyError(str(tagger.training))
-    assert tagger.training is training
-
-
-@pytest.mark.parametrize("kind", ATTACKS)
-def test_attack_does_not_draw_from_the_global_generator(make_tagger, make_jets, kind) -> None:
-    tagger, (inputs, target) = make_tagger().train(), make_jets(50)
-    state = torch.get_rng_state()
-    kind(Budget(epsilon=0.1))(tagger, inputs, target)
-    assert torch.equal(torch.get_rng_state(), state)
-
-
-@pytest.mark.parametrize("kind", ATTACKS)
-@pytest.mark.parametrize("size", [1, 7, 64])
-def test_a_jet_does_not_know_its_batch(make_tagger, make_jets, kind, size) -> None:
-    tagger = make_tagger(dtype=torch.float64)
-    inputs, target = make_jets(200, dtype=torch.float64)
-    attack = kind(Budget(epsilon=0.1))
-    whole = attack(tagger, inputs, target).values
-    order = torch.randperm(200, generator=torch.Generator().manual_seed(size))
-    parts = [attack(tagger, inputs[jets], target[jets]).values for jets in order.split(size)]
-    assert torch.equal(torch.cat(parts), whole[order])
-
-
-@pytest.mark.parametrize("kind", ATTACKS)
-def test_no_jets(make_tagger, make_jets, kind) -> None:
-    tagger, (inputs, target) = make_tagger(), make_jets(0)
-    assert kind(Budget(epsilon=0.1))(tagger, inputs, target).values.shape == (0, 8)
-
-
-def test_works_where_gradients_are_off(make_tagger, make_jets) -> None:
+def test_where_the_gradient_is_zero_nothing_moves(make_tagger, make_jets) -> None:
     tagger, (inputs, target) = make_tagger(), make_jets(50)
-    attack = FGSM(Budget(epsilon=0.1))
-    expected = attack(tagger, inputs, target).values
     with torch.no_grad():
-        assert torch.equal(attack(tagger, inputs, target).values, expected)
-        assert not torch.is_grad_enabled()
-    tagger.requires_grad_(False)
-    assert torch.equal(attack(tagger, inputs, target).values, expected)
+        tagger.network.layers[0].weight[:, 3] = 0
+    found = FGSM(Budget(epsilon=0.1))(tagger, inputs, target).values
+    assert torch.equal(found[:, 3], inputs.values[:, 3])
+    assert (found[:, 0] != inputs.values[:, 0])[inputs.present[:, 0]].all()
 
 
-def test_input_gradient_by_finite_differences(make_tagger, make_jets) -> None:
-    tagger = make_tagger(dtype=torch.float64)
-    inputs, target = make_jets(5, dtype=torch.float64)
+@pytest.mark.parametrize(
+    ("keys", "shown"),
+    [
+        (
+            {"kind": "fgsm", "epsilon": 0.05, "capped": False, "seed": 3},
+            "FGSM(Budget(epsilon=0.05, {}, capped=False), seed=3)",
+        ),
+        ({"kind": "noise", "epsilon": 0.1}, "GaussianNoise(Budget(epsilon=0.1, {}, capped=True), seed=0)"),
+    ],
+    ids=["fgsm", "noise"],
+)
+def test_built_from_a_configuration(keys, shown) -> None:
+    from attacks.build import build_attack
+    from configs.attacks import attack_config
 
-    def loss(values: torch.Tensor) -> torch.Tensor:
-        with torch.no_grad():
-            return cross_entropy(tagger(values, inputs.present), target, reduction="none")
-
-    gradient = input_gradient(tagger, inputs, target)
-    for k in range(inputs.values.shape[1]):
-        step = torch.zeros_like(inputs.values)
-        step[:, k] = 1e-6
-        slope = (loss(inputs.values + step) - loss(inputs.values - step)) / 2e-6
-        torch.testing.assert_close(gradient[:, k], slope, rtol=1e-4, atol=1e-8)
-
-
-def test_built_from_a_configuration() -> None:
-    fgsm = build_attack(AttackConfig(kind="fgsm", epsilon=0.05, capped=False, seed=3))
-    noise = build_attack(AttackConfig(kind="noise", epsilon=0.1))
-    assert repr(fgsm) == "FGSM(Budget(epsilon=0.05, capped=False), seed=3)"
-    assert repr(noise) == "GaussianNoise(Budget(epsilon=0.1, capped=True), seed=0)"
-
-
-def test_no_warnings(make_tagger, make_jets) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        for kind in ATTACKS:
-            kind(Budget(epsilon=0.1))(make_tagger(), *make_jets(20))
+    assert repr(build_attack(attack_config(keys))) == shown.format("scale='std'")

@@ -48,11 +48,22 @@ def test_is_the_projected_normal_of_the_key(make_tagger, make_jets, capped) -> N
     budget = Budget(epsilon=0.4, capped=capped)
     found = GaussianNoise(budget, seed=7)(tagger, inputs, target).values
     z = normal(inputs.key, 8, 7)
-    low, high = budget.interval(tagger, inputs)
+    interval = budget.interval(tagger, inputs)
     for k in range(8):
         wanted = inputs.values[:, k] + 0.4 * tagger.std[k] * z[:, k]
-        expected = torch.minimum(torch.maximum(wanted, low[:, k]), high[:, k])
+        expected = torch.minimum(torch.maximum(wanted, interval.low[:, k]), interval.high[:, k])
         torch.testing.assert_close(found[:, k], expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("scale", ["core", {f"x{k}": 0.5 * k for k in range(6)}], ids=["core", "table"])
+def test_is_as_wide_as_its_scale(make_tagger, make_jets, scale) -> None:
+    core = [0.5 * k for k in range(8)]
+    tagger = make_tagger(scales={"core": core}, dtype=torch.float64)
+    inputs, target = make_jets(300, dtype=torch.float64)
+    found = GaussianNoise(Budget(epsilon=0.4, scale=scale, capped=False))(tagger, inputs, target).values
+    unbound, z = inputs.present[:, 1], normal(inputs.key, 8, 0)[:, 1].clamp(-1, 1)
+    torch.testing.assert_close((found - inputs.values)[unbound, 1], 0.4 * core[1] * z[unbound], rtol=1e-9, atol=1e-12)
+    assert torch.equal(found[:, 0], inputs.values[:, 0])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -89,5 +100,5 @@ def test_does_not_look_at_the_truth_or_at_the_network(make_tagger, make_jets) ->
     for network in (tagger, other):
         network.register_forward_pre_hook(lambda *_: calls.append(1))
     assert torch.equal(attack(tagger, inputs, 3 - target).values, expected)
-    assert torch.equal(attack(other, inputs, torch.full_like(target, 99)).values, expected)
+    assert torch.equal(attack(other, inputs, torch.zeros_like(target)).values, expected)
     assert not calls

@@ -42,6 +42,7 @@ INDEX_MAP = [
     (65, ["jetNTracksEtaRel"]),
     (66, ["vertexNTracks"]),
 ]
+GROUPS = ("jet", "track", "vertex")
 LINE = {"name": "a", "branch": "Jet_a", "label": "a", "bins": [10, 0, 1]}
 
 
@@ -108,13 +109,14 @@ def test_arrays_follow_the_inputs(card) -> None:
     features = load_features(card)
     n = len(features)
     assert features.bounds.shape == (n, 2)
-    assert features.caps.shape == features.integer.shape == features.absent_at.shape == (n,)
+    assert features.caps.shape == features.integer.shape == features.absent_at.shape == features.frozen.shape == (n,)
     assert (features.bounds[:, 0] < features.bounds[:, 1]).all()
     for row, feature in enumerate(features.inputs):
         assert tuple(features.bounds[row]) == feature.bounds
         assert features.caps[row] == feature.cap == 0.2
         assert features.absent_at[row] == np.float32(feature.absent_at) == -0.5
         assert features.integer[row] == feature.integer
+        assert features.frozen[row] == feature.frozen
         number, low, high = feature.bins
         assert number > 0
         assert low < high
@@ -148,6 +150,9 @@ cards = st.builds(
     slot=st.integers(0, 9),
     sentinels=st.lists(bound, max_size=2).map(tuple),
     integer=st.booleans(),
+    group=st.sampled_from(["jet", "track"]),
+    frozen=st.booleans(),
+    pinned=st.lists(bound, max_size=2).map(tuple),
     bounds=st.tuples(
         st.floats(-1e6, 0) | st.sampled_from([-math.inf, None]),
         st.floats(1, 2) | st.sampled_from([math.inf, None]),
@@ -156,6 +161,11 @@ cards = st.builds(
     absent_at=st.floats(-10, 10),
     present=st.none() | st.fixed_dictionaries({"branch": st.just("N"), "above": st.just("slot") | bound}),
 )
+
+
+def test_frozen_inputs() -> None:
+    pair = [{**LINE, "frozen": True}, {**LINE, "name": "b"}]
+    assert FeatureSet.model_validate({"name": "t", "inputs": pair}).frozen.tolist() == [True, False]
 
 
 @given(features=cards)
@@ -191,9 +201,31 @@ def test_digest_sees_rules_and_not_drawing() -> None:
         {"bounds": [None, 0]},
         {"cap": 0.2},
         {"absent_at": -0.5},
+        {"group": "track"},
+        {"frozen": True},
+        {"pinned": [1]},
+        {"pinned": [1, 0]},
     ]
     digests = [digest(**rule) for rule in rules]
     assert len({plain, *digests}) == 1 + len(rules)
+
+
+def test_digest_sees_what_follows_what() -> None:
+    def digest(**changes) -> str:
+        others = [{**LINE, "name": name} for name in ("y", "z")]
+        return FeatureSet.model_validate({"name": "toy", "inputs": [{**LINE, **changes}, *others]}).digest
+
+    rules = [
+        {},
+        {"same_as": "y"},
+        {"same_as": "z"},
+        {"same_as": ["y", "z"]},
+        {"same_as": ["z", "y"]},
+        {"proportional_to": "y"},
+        {"proportional_to": "z"},
+    ]
+    assert len({digest(**rule) for rule in rules}) == len(rules)
+    assert digest(same_as="y") == digest(same_as=["y"])
 
 
 def test_digest_depends_on_the_order() -> None:
@@ -220,6 +252,31 @@ def test_expand_hands_defaults_down_and_numbers_slots() -> None:
     assert features.caps.tolist() == [0.2, 0.2, 0.2, 0.1]
     assert features.inputs[0].sentinels == (-999,)
     assert features.inputs[3].sentinels == ()
+
+
+def test_expand_follows_every_slot_of_what_is_followed() -> None:
+    """Whether the followed input comes before or after, and beside inputs without slots."""
+    follower = {**LINE, "name": "f", "same_as": ["s", "plain"]}
+    slots, plain = {**LINE, "name": "s", "slots": 3}, {**LINE, "name": "plain"}
+    for inputs in ([follower, slots, plain], [slots, plain, follower]):
+        features = FeatureSet.model_validate(expand({"name": "t", "inputs": inputs}))
+        found = next(feature for feature in features.inputs if feature.name == "f")
+        assert found.same_as == ("s_0", "s_1", "s_2", "plain")
+        assert all(not feature.same_as for feature in features.inputs if feature is not found)
+    card = {"name": "t", "inputs": [{**follower, "same_as": "s", "slots": 2}, slots]}
+    features = FeatureSet.model_validate(expand(card))
+    assert [features.inputs[k].same_as for k in range(2)] == [("s_0", "s_1", "s_2")] * 2
+
+
+def test_deepcsv_groups_are_objects(deepcsv) -> None:
+    groups = {name: [feature.name for feature in deepcsv.inputs if feature.group == name] for name in GROUPS}
+    assert sum(map(len, groups.values())) == 67
+    assert {name.partition("_")[0] for name in groups["track"]} == {
+        *("trackDecayLenVal", "trackDeltaR", "trackEtaRel", "trackJetDistVal", "trackPtRatio", "trackPtRel"),
+        *(f"trackSip{d}{kind}" for d in ("2d", "3d") for kind in ("Sig", "SigAboveCharm", "ValAboveCharm")),
+    }
+    assert all(name.startswith(("flightDistance", "vertex")) for name in groups["vertex"])
+    assert not any(name.startswith(("flightDistance", "vertex")) for name in groups["jet"])
 
 
 def test_card_by_path_is_the_card_by_name(deepcsv) -> None:
@@ -252,6 +309,13 @@ def test_unknown_card_names_the_shipped_ones() -> None:
         ({"bins": [10, 0]}, "inputs.0.bins"),
         ({"integer": "perhaps"}, "inputs.0.integer"),
         ({"slots": "six"}, "card"),
+        ({"pinned": 1}, "inputs.0.pinned"),
+        ({"frozen": "perhaps"}, "inputs.0.frozen"),
+        ({"group": 3}, "inputs.0.group"),
+        ({"same_as": "b"}, "'a' follows 'b', which is no input"),
+        ({"proportional_to": "b"}, "'a' follows 'b', which is no input"),
+        ({"same_as": "a"}, "'a' follows 'a', which itself follows another"),
+        ({"same_as": "b", "proportional_to": "b"}, "not both"),
     ],
 )
 def test_bad_input_is_one_line(tmp_path, change, named) -> None:

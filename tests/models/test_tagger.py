@@ -314,6 +314,60 @@ def test_inputs_slice_move_and_convert() -> None:
     assert torch.equal(inputs.values, values)
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+def test_weights_go_where_their_jets_go(weighted) -> None:
+    values, present = jets(10, 3)
+    weight = torch.linspace(-1, 3.5, 10) if weighted else None
+    inputs = Inputs(values, present, torch.arange(10), weight)
+    order = torch.tensor([7, 0, 7])
+    parts = (inputs[order], inputs[2:5], inputs.moved(values + 1), inputs.to(dtype=torch.float64), inputs.to("cpu"))
+    if not weighted:
+        assert all(part.weight is None for part in parts)
+        return
+    assert torch.equal(parts[0].weight, weight[order])
+    assert torch.equal(parts[1].weight, weight[2:5])
+    assert parts[2].weight is weight
+    assert torch.equal(parts[3].weight, weight)
+    assert parts[4].weight.device.type == "cpu"
+
+
+SCALES = {"core": torch.linspace(0, 2, 67), "quantile": torch.linspace(3, 0, 67)}
+
+
+def test_scales_survive_the_file_and_the_type(tmp_path) -> None:
+    tagger = make(scales=SCALES)
+    assert tagger.scale("std") is tagger.std
+    tagger.save(tmp_path / "t.safetensors")
+    loaded = load_tagger(tmp_path / "t.safetensors")
+    for name, width in SCALES.items():
+        assert torch.equal(loaded.scale(name), width)
+        assert loaded.double().scale(name).dtype == torch.float64
+        loaded.float()
+    assert loaded.to_bytes() == tagger.to_bytes()
+    values, present = jets(20)
+    assert torch.equal(loaded(values, present), make()(values, present))
+
+
+@pytest.mark.parametrize("name", ["core", "mean", "scale_core", "absent_at", ""])
+def test_an_unknown_scale_is_refused(tagger, name) -> None:
+    """A tagger file of before knows its standard deviation alone."""
+    loaded = tagger_from_bytes(tagger.to_bytes(), "x")
+    with pytest.raises(AdvtagError, match=f"scale '{name}'; use `std`"):
+        loaded.scale(name)
+    assert torch.equal(loaded.scale("std"), tagger.std)
+
+
+@pytest.mark.parametrize(
+    "wrong", [torch.ones(66), torch.ones(1), torch.full((67,), -1.0), torch.full((67,), torch.nan)]
+)
+def test_scales_that_cannot_be_are_refused(wrong) -> None:
+    with pytest.raises(ValueError, match="scale 'core': expected 67 finite numbers"):
+        make(scales={"core": wrong})
+    other = make(scales=SCALES)
+    other.scale_core = wrong
+    assert "scale 'core'" in assert_refused(other.to_bytes())
+
+
 @pytest.mark.parametrize(("mean", "std"), [(float("nan"), 1.0), (0.0, 0.0), (0.0, float("inf")), (0.0, -1.0)])
 def test_standardisation_that_cannot_be_is_refused(mean: float, std: float) -> None:
     features = load_features("nanoaod")

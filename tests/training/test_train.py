@@ -124,6 +124,11 @@ def test_standardised_with_the_present_training_jets_of_mc(trained, toys) -> Non
         values = np.concatenate(kept).astype(np.float64)
         np.testing.assert_allclose(float(tagger.mean[k]), values.mean(), rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(float(tagger.std[k]), values.std(), rtol=1e-5)
+        low, high = np.quantile(values, [0.01, 0.99])
+        np.testing.assert_allclose(float(tagger.scale("quantile")[k]), (high - low) / 2, rtol=1e-5)
+        low, high = np.quantile(values, [0.2, 0.8])
+        core = values[(low <= values) & (values <= high)]
+        np.testing.assert_allclose(float(tagger.scale("core")[k]), core.std(), rtol=1e-5)
 
 
 def test_test_split_does_not_reach_the_tagger(workplace, toys) -> None:

@@ -1,5 +1,6 @@
 """Columns into memory: every number and every null where it belongs."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -8,8 +9,9 @@ import pytest
 import torch
 
 from common.errors import AdvtagError
+from models.inputs import Inputs
 from models.keys import jet_keys
-from training.columns import read_columns
+from training.columns import Sample, read_columns
 
 CLASSES = ("b", "bb", "c", "udsg")
 
@@ -37,6 +39,9 @@ def test_every_jet_arrives(workplace, toys) -> None:
             ratios.append(float(sample.weight[place]) / jets["weight"][row])
         identity = [jets[name][rows] for name in ("run", "luminosityBlock", "event", "jet_index")]
         assert torch.equal(sample.inputs.key, jet_keys(*identity))
+        assert sample.inputs.weight.dtype == torch.float32
+        assert sample.weight is sample.inputs.weight
+        assert torch.equal(sample.inputs[rows.size // 2 :].weight, sample.weight[rows.size // 2 :])
     np.testing.assert_allclose(ratios, ratios[0], rtol=1e-6)
     assert float(columns.train.weight.mean()) == pytest.approx(1, rel=0.05)
 
@@ -63,6 +68,15 @@ def test_several_datasets_and_files(workplace, toys) -> None:
     assert float(train.weight.max()) < 2
     assert float(train.weight[-rows[2] :].mean()) == pytest.approx(1, rel=0.05)
     assert float(train.weight[: -rows[2]].mean()) == pytest.approx(1, rel=0.05)
+
+
+def test_without_weights_every_jet_weighs_one() -> None:
+    inputs = Inputs(torch.zeros(4, 2), torch.ones(4, 2, dtype=torch.bool), torch.arange(4))
+    sample = Sample(inputs, torch.zeros(4, dtype=torch.int64), torch.ones(4), torch.ones(4))
+    assert sample.weight.tolist() == [1, 1, 1, 1]
+    assert sample.to(torch.device("cpu")).inputs.weight is None
+    weighted = Sample(dataclasses.replace(inputs, weight=torch.arange(4.0)), sample.target, sample.pt, sample.eta)
+    assert weighted.to(torch.device("cpu")).weight.tolist() == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("sign", [1, -1])

@@ -1,0 +1,247 @@
+"""How robust is a tagger? Every attack of a suite on the jets of the test split, and the worst of them for each jet.
+
+advtag evaluate TAGGER COLUMNS
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from rich.table import Table
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from attacks.success import is_right
+from common.errors import AdvtagError
+from common.files import whole_file
+from common.progress import progress_bar
+from common.provenance import provenance
+from models.discriminators import discriminators
+from models.tagger import load_tagger
+from training.bench import Bench, Outcome
+from training.columns import Sample, read_splits, some_jets
+from training.masking import Check, attack_checks, network_checks, verdict
+from training.suite import CHECK_JETS, EPSILONS, JETS, SuiteName, suite
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What to run."""
+
+    suite: SuiteName = "standard"
+    epsilon: float = 0.05
+    scale: str | Path = "std"
+    """Unit of epsilon, or a table of uncertainties."""
+    capped: bool = True
+    seed: int = 0
+    jets: int | None = None
+    """Jets of the test split; None: as many as the suite asks for."""
+
+
+def evaluate(
+    tagger_file: Path,
+    columns: Path,
+    output: Path,
+    settings: Evaluation,
+    others: list[Path],
+    *,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Run a suite; write `evaluation.json` and `jets.parquet` into `output`, and return the content of the former.
+
+    Each finished run is kept in `output/runs`, with a hash of all it depends on: after a kill, the same call goes on
+    where it stopped.
+
+    Args:
+        tagger_file: the tagger
+        columns: folder of `advtag columns`; the test split is used
+        output: folder
+        settings: suite and budget
+        others: further taggers, on which examples are made that this one is then shown (transfer)
+        progress: show a progress bar
+
+    Raises:
+        AdvtagError: files that cannot be read or do not fit together, or a budget that does not fit the tagger
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    samples, classes, features = read_splits(columns, ("test",))
+    tagger = load_tagger(tagger_file, features).to(device)
+    if tagger.classes != classes:
+        raise AdvtagError(f"{columns}: classes {', '.join(classes)}, but {tagger_file} has {', '.join(tagger.classes)}")
+    sample = some_jets(samples["test"], settings.jets or JETS[settings.suite]).to(device)
+    bench = Bench(tagger, sample, output / "runs")
+    entries = suite(
+        settings.suite,
+        len(tagger.classes),
+        epsilon=settings.epsilon,
+        scale=settings.scale,
+        capped=settings.capped,
+        seed=settings.seed,
+    )
+    worst = WorstCase(bench)
+    outcomes: dict[str, Outcome] = {}
+    transfers: dict[str, Outcome] = {}
+    with progress_bar("runs", show=progress) as bar:
+        task = bar.add_task("evaluate", total=len(entries) + len(others))
+        for name, entry in entries.items():
+            bar.update(task, description=name)
+            outcomes[name] = bench.run(name, entry, worst.survivors if entry.survivors else None)
+            if not entry.check:
+                worst.add(name, outcomes[name])
+            bar.advance(task)
+        for other in others:
+            bar.update(task, description=f"transfer from {other.stem}")
+            maker = load_tagger(other, features).to(device)
+            transfers[other.stem] = bench.run(f"transfer-{other.stem}", entries["pgd@1"], maker=maker)
+            bar.advance(task)
+    result = {
+        "tagger": str(tagger_file),
+        "columns": str(columns),
+        "settings": {**asdict(settings), "scale": str(settings.scale)},
+        "versions": provenance(),
+        "jets": len(sample),
+        "working_point": asdict(bench.working_point),
+        "clean": bench.clean,
+        "attacks": {name: outcomes[name].record for name, entry in entries.items() if not entry.check},
+        "worst_case": worst.record(),
+        "transfer": {name: outcome.record for name, outcome in transfers.items()},
+        "checks": {},
+    }
+    checks = [
+        *network_checks(tagger, bench.inputs[:CHECK_JETS], bench.target[:CHECK_JETS]),
+        *checks_of(bench, outcomes, transfers, worst),
+    ]
+    result["checks"] = {check.name: asdict(check) for check in checks}
+    result["verdict"] = verdict(checks)
+    write_jets(output / "jets.parquet", sample, bench, worst)
+    with whole_file(output / "evaluation.json") as aside:
+        aside.write_text(json.dumps(result, indent=1, allow_nan=False), encoding="utf-8")
+    return result
+
+
+class WorstCase:
+    """For each jet the example that fools the tagger first; where none does, the one with the highest loss."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.logits = bench.logits.clone()
+        self.loss = cross_entropy(self.logits, bench.target, reduction="none")
+        self.fooled_by = [""] * len(self.loss)
+        self.first: dict[str, int] = {}
+        self.standing = bench.right.clone()
+
+    @property
+    def survivors(self) -> Tensor:
+        """Places of the jets that the tagger still is right about, int64."""
+        return self.standing.nonzero().squeeze(1)
+
+    def add(self, name: str, outcome: Outcome) -> None:
+        """Take what an attack did to its jets."""
+        jets, target = outcome.jets, self.bench.target[outcome.jets]
+        wrong = ~is_right(outcome.logits, target, self.bench.tagger.classes)
+        loss = cross_entropy(outcome.logits, target, reduction="none")
+        first = self.standing[jets] & wrong
+        fooled_before = self.bench.right[jets] & ~self.standing[jets]
+        worse = first | (~fooled_before & (loss > self.loss[jets]))
+        self.logits[jets[worse]] = outcome.logits[worse]
+        self.loss[jets[worse]] = loss[worse]
+        self.standing[jets[first]] = False
+        for place in jets[first].tolist():
+            self.fooled_by[place] = name
+        self.first[name] = int(first.sum())
+
+    def record(self) -> dict[str, Any]:
+        """Figures for JSON; `first_to_fool` counts jets by attack."""
+        everyone = slice(None)
+        return {
+            "first_to_fool": self.first,
+            "fooled": self.bench.fooled(self.logits, everyone),
+            "performance": self.bench.performance(self.logits, everyone),
+        }
+
+
+def checks_of(
+    bench: Bench, outcomes: Mapping[str, Outcome], transfers: Mapping[str, Outcome], worst: WorstCase
+) -> list[Check]:
+    """The masking checks, each on the same `CHECK_JETS` jets."""
+    some = slice(CHECK_JETS)
+
+    def area(outcome: Outcome) -> float | None:
+        found: float | None = bench.performance(outcome.logits[some], some)["BvsL"]["auc"]
+        return found
+
+    def fooled(outcome: Outcome) -> float | None:
+        found: float | None = bench.fooled(outcome.logits[some], some)["argmax"]["all"]["ratio"]
+        return found
+
+    raw = Outcome(torch.arange(len(bench.target)), bench.logits, {})
+    areas = {"raw": area(raw), **{name: area(outcomes[name]) for name in ("noise", "fgsm", "pgd@1", "pgd-unbounded")}}
+    return attack_checks(
+        areas,
+        {name: fooled(outcomes[name]) for name in ("pgd", "pgd-restarts")},
+        {name: area(outcome) for name, outcome in transfers.items()},
+        {factor: area(outcomes[f"pgd@{factor:g}"]) for factor in EPSILONS},
+        worst.first["square"] / max(int(bench.right.sum()), 1),
+    )
+
+
+def write_jets(path: Path, sample: Sample, bench: Bench, worst: WorstCase) -> None:
+    """Per jet: who it is, its class, what the tagger says of it clean and in the worst case, and what fooled it."""
+    columns: dict[str, Any] = {
+        "key": sample.inputs.key.cpu().numpy(),
+        "target": sample.target.cpu().numpy().astype("int8"),
+        "pt": sample.pt.cpu().numpy(),
+        "eta": sample.eta.cpu().numpy(),
+        "weight": bench.weight.cpu().numpy(),
+        "right": bench.right.cpu().numpy(),
+        "fooled_by": pa.array(worst.fooled_by).dictionary_encode(),
+    }
+    for name, logits in (("clean", bench.logits), ("worst", worst.logits)):
+        scores = discriminators(logits.softmax(1), bench.tagger.classes)
+        columns |= {f"{score}_{name}": values.cpu().numpy() for score, values in scores.items()}
+    with whole_file(path) as aside:
+        pq.write_table(pa.table(columns), aside, compression="zstd")
+
+
+def table(result: dict[str, Any]) -> Table:
+    """What each attack did, one row each, the worst case last; for a terminal."""
+    found = Table(title=f"{result['jets']} jets; fooled: of those that are right when clean; BvsL where not said")
+    headings = ("attack", "fooled", "at 1 % mistag", "AUC", "AUC lost", "CvsL lost", "JS max", "correlations", "first")
+    for heading in headings:
+        found.add_column(heading, justify="left" if heading == "attack" else "right")
+    found.add_row("clean", "", "", _number(result["clean"]["BvsL"]["auc"]))
+    rows = {**result["attacks"], **{f"from {name}": record for name, record in result["transfer"].items()}}
+    for name, record in {**rows, "worst case": result["worst_case"]}.items():
+        performance, moved = record.get("performance"), record.get("distances", {})
+        lost = {score: figures["susceptibility"]["difference"] for score, figures in (performance or {}).items()}
+        found.add_row(
+            name,
+            *(_number(record["fooled"][kind]["all"]["ratio"], 3) for kind in ("argmax", "working_point")),
+            _number(performance["BvsL"]["auc"] if performance else None),
+            _number(lost.get("BvsL")),
+            _number(lost.get("CvsL")),
+            _number(moved.get("js_max")),
+            _number(moved.get("correlation_change")),
+            str(result["worst_case"]["first_to_fool"].get(name, "")),
+        )
+    return found
+
+
+def check_table(result: dict[str, Any]) -> Table:
+    """The masking checks, one row each, and the verdict."""
+    found = Table(title="Masking checks", caption=result["verdict"])
+    for heading in ("check", "expected", "found", ""):
+        found.add_column(heading)
+    for check in result["checks"].values():
+        sign = {True: "ok", False: "[bold red]failed", None: "not run"}[check["passed"]]
+        found.add_row(check["name"], check["expected"], check["found"], sign)
+    return found
+
+
+def _number(value: float | None, digits: int = 4) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
