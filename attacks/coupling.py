@@ -43,18 +43,18 @@ class Coupling:
         left = gradient.index_add(1, self.columns, handed_on, alpha=-1)
         return left.scatter_add(1, self.source, handed_on if self.exact else handed_on * (self.own / self.base))
 
-    def narrow(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-        """Intervals [jets, features] in which a followed entry may move with all its followers in theirs."""
+    def narrow(self, low: Tensor, high: Tensor) -> None:
+        """Narrow intervals [jets, features], in place, to where a followed entry may move with all its followers in
+        theirs.
+        """
         lowest, highest = low[:, self.columns], high[:, self.columns]
         if not self.exact:
             first, second = self.base * (lowest / self.own), self.base * (highest / self.own)
             # 0/0: a follower that is 0 stays 0 wherever the other goes
             lowest = torch.where(self.own == 0, -torch.inf, torch.minimum(first, second))
             highest = torch.where(self.own == 0, torch.inf, torch.maximum(first, second))
-        return (
-            low.scatter_reduce(1, self.source, lowest, "amax"),
-            high.scatter_reduce(1, self.source, highest, "amin"),
-        )
+        low.scatter_reduce_(1, self.source, lowest, "amax")
+        high.scatter_reduce_(1, self.source, highest, "amin")
 
 
 def coupling_of(features: FeatureSet, inputs: Inputs) -> tuple[Coupling | None, Tensor | None]:
@@ -72,14 +72,14 @@ def coupling_of(features: FeatureSet, inputs: Inputs) -> tuple[Coupling | None, 
         feature = features.inputs[k]
         names = feature.same_as or (feature.proportional_to or "",)
         others = torch.tensor([features.names.index(name) for name in names], device=columns.device)
-        values, own = inputs.values[:, others], inputs.values[:, k, None]
-        matches = inputs.present[:, others] & inputs.present[:, k, None]
+        values, own = inputs.values.index_select(1, others), inputs.values[:, k, None]
+        matches = inputs.present.index_select(1, others) & inputs.present[:, k, None]
         matches &= values == own if feature.same_as else values != 0
-        found = matches.any(1)
-        source.append(torch.where(found, others[matches.int().argmax(1)], k))  # the first that matches
+        found, first = matches.to(torch.uint8).max(1)
+        source.append(torch.where(found > 0, others[first], k))
         if feature.proportional_to is not None:
             stuck = torch.zeros_like(inputs.present) if stuck is None else stuck
-            stuck[:, k] = ~found
+            stuck[:, k] = found == 0
     sources = torch.stack(source, 1)
     own, base = inputs.values[:, columns], inputs.values.gather(1, sources)
     # a quantity that is 0 in two inputs is one quantity: 1, not 0/0

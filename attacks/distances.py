@@ -45,10 +45,8 @@ def _entries(inputs: Inputs) -> Iterator[tuple[NDArray[np.floating], Array]]:
 
 
 def _weights(inputs: Inputs) -> Array:
-    if inputs.weight is None:
-        return np.ones(len(inputs))
-    found: Array = np.abs(inputs.weight.detach().cpu().numpy().astype(np.float64))
-    return found
+    weight = torch.ones(len(inputs)) if inputs.weight is None else inputs.weight
+    return np.abs(weight.detach().cpu().numpy().astype(np.float64))
 
 
 def histograms(features: FeatureSet, inputs: Inputs) -> tuple[Array, Array]:
@@ -80,8 +78,7 @@ def _js(first: Array, second: Array) -> Array:
     with np.errstate(invalid="ignore"):  # 0/0, where there is no entry
         p, q = (sums / sums.sum(-1, keepdims=True) for sums in (first, second))
     middle = (p + q) / 2
-    divergence = (rel_entr(p, middle) + rel_entr(q, middle)).sum(-1) / (2 * np.log(2))
-    distance: Array = np.sqrt(divergence.clip(0, 1))
+    distance: Array = np.sqrt(((rel_entr(p, middle) + rel_entr(q, middle)).sum(-1) / (2 * np.log(2))).clip(0, 1))
     return distance
 
 
@@ -133,8 +130,7 @@ def correlations(inputs: Inputs) -> Array:
     mean, square, product = mean / some, square / some, product / some
     variance = square - mean**2
     variance[~(variance > 1e-12 * square)] = np.nan  # a constant, up to rounding
-    found: Array = np.clip((product - mean * mean.T) / np.sqrt(variance * variance.T), -1, 1)
-    return found
+    return ((product - mean * mean.T) / np.sqrt(variance * variance.T)).clip(-1, 1)
 
 
 def correlation_change(clean: Array, moved: Array) -> tuple[float, float]:
@@ -200,16 +196,20 @@ def chi2_tests(features: FeatureSet, clean: Inputs, moved: Inputs) -> tuple[Arra
 
 def _merged(rows: Array) -> Array:
     """Sums and squares of two samples, [4, bins], in fewer bins: from the left until there is enough in each."""
-    starts, sums, squares = [0], 0.0, 0.0
-    for place, (w1, s1, w2, s2) in enumerate(rows.T):
-        if squares > 0 and sums**2 >= ENOUGH * squares:
+    pooled = rows[:2] + rows[2:]
+
+    def enough(first: int, end: int | None = None) -> bool:
+        sums, squares = pooled[:, first:end].sum(1)
+        return bool((1 + 1e-9) * sums**2 >= ENOUGH * squares > 0)  # 10 of one weight are 10 in any order
+
+    starts = [0]
+    for place in range(1, rows.shape[1]):
+        if enough(starts[-1], place):
             starts.append(place)
-            sums = squares = 0.0
-        sums, squares = sums + w1 + w2, squares + s1 + s2
-    if len(starts) > 1 and not sums**2 >= ENOUGH * squares > 0:
+    # the rest joins the last; a few heavy jets can leave that with fewer effective entries than it had
+    while len(starts) > 1 and not enough(starts[-1]):
         starts.pop()
-    merged: Array = np.add.reduceat(rows, starts, axis=1)
-    return merged
+    return np.add.reduceat(rows, starts, axis=1)
 
 
 def entries_at_the_cap(interval: Interval, moved: Inputs) -> tuple[Array, Array, Array]:
@@ -286,8 +286,7 @@ def distances(features: FeatureSet, clean: Inputs, moved: Inputs, interval: Inte
     Raises:
         AdvtagError: these are not the same jets
     """
-    same = len(clean) == len(moved) and torch.equal(clean.key, moved.key) and torch.equal(clean.present, moved.present)
-    if not same:
+    if not (torch.equal(clean.key, moved.key) and torch.equal(clean.present, moved.present)):
         raise AdvtagError("clean and moved jets are not the same jets, or have other entries present")
     return Distances(
         features.names,

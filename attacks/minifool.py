@@ -118,7 +118,7 @@ class MiniFool(Attack):
         step = torch.where(step > 0, step, 1)
         lowest, highest = (interval.low - interval.clean) / step, (interval.high - interval.clean) / step
         unit = torch.where(free, scale * step, 0)
-        number = free.sum(1, keepdim=True).clamp(min=1)
+        number = free.sum(1, keepdim=True).clamp(min=1).to(inputs.values)
         t = first = second = torch.zeros_like(inputs.values)
         values = best = inputs.values
         shortest = torch.full_like(values[:, 0], torch.inf)

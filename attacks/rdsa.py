@@ -105,7 +105,7 @@ class RDSA(Attack):
             if name in features.names:
                 k = features.names.index(name)
                 values = inputs.values[:, k].abs()
-                bins = 1 + torch.bucketize(values, torch.tensor(edges).to(values), right=True)
+                bins = 1 + torch.bucketize(values, values.new_tensor(edges), right=True)
                 cell = cell * (len(edges) + 2) + torch.where(inputs.present[:, k], bins, 0)
         return cell
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from torch import Tensor
@@ -76,7 +77,7 @@ def read_splits(folder: Path, splits: tuple[str, ...]) -> tuple[dict[str, Sample
         codes = {split: manifest["splits"].index(split) for split in splits}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise AdvtagError(f"{folder}: no columns there; make them with `advtag columns CONFIG`") from error
-    wanted = pa.compute.is_in(pa.compute.field("split"), pa.array(list(codes.values()), pa.int8()))
+    wanted = pc.is_in(pc.field("split"), pa.array(list(codes.values()), pa.int8()))
     tables = {name: _read(folder / name, features, wanted) for name in manifest["datasets"] if name in mc}
     if not any(table.num_rows for table in tables.values()):
         raise AdvtagError(f"{folder}: no MC jets of the splits {', '.join(splits)}")
@@ -101,7 +102,7 @@ def _read(folder: Path, features: FeatureSet, wanted: Any) -> pa.Table:
 
 def _sample(table: pa.Table, split: int, features: FeatureSet, classes: list[str]) -> Sample:
     mean_weight = np.abs(table["weight"].to_numpy()).mean()
-    table = table.filter(pa.compute.equal(table["split"], split))
+    table = table.filter(pc.equal(table["split"], split))
     values = torch.zeros((table.num_rows, len(features)))
     present = torch.zeros((table.num_rows, len(features)), dtype=torch.bool)
     for column, name in enumerate(features.names):

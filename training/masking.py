@@ -63,7 +63,7 @@ def attack_checks(
     """Checks of what attacks did to the same jets.
 
     Args:
-        auc: AUC of BvsL by run: `raw`, `noise`, `fgsm`, `pgd@1`, `pgd-unbounded`
+        auc: AUC of BvsL by run: `raw`, `noise`, `fgsm`, `pgd@1`, `unbounded`
         fooled: fooling ratio by run: `pgd`, `pgd-restarts`
         transfers: AUC of BvsL for examples made on other taggers, by their name
         epsilons: AUC of BvsL by multiple of epsilon, of one iterative attack
@@ -72,7 +72,8 @@ def attack_checks(
     checks = [
         _at_least_as_strong("iterative at least as strong as one step", auc.get("pgd@1"), auc.get("fgsm")),
         _monotone(epsilons),
-        _below("no bound, no tagging", "AUC below 0.05", auc.get("pgd-unbounded"), 0.05),
+        # not to 0: absent and integer inputs stay, and some jets have no others
+        _below("no bound, no tagging", "AUC below 0.1", auc.get("unbounded"), 0.1),
         _noise(auc),
         _restarts(fooled),
         _below("white box at least as strong as black box", "the search fools 0.5 % more at most", searched, 0.005),

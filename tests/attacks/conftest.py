@@ -40,7 +40,7 @@ ATTACKS: dict[str, Callable[..., Attack]] = {
     "noise": of(GaussianNoise),
 }
 AIMLESS = {"noise"}
-"""Attacks that do not look at the tagger."""
+"""Attacks that do not drive the cross entropy up."""
 
 
 def line(name: str, **rules) -> Input:
@@ -81,7 +81,7 @@ def make_attack(request) -> Callable[..., Attack]:
 
 @pytest.fixture(scope="session", params=[name for name in ATTACKS if name not in AIMLESS])
 def make_aimed(request) -> Callable[..., Attack]:
-    """Constructor of each attack that looks at the tagger."""
+    """Constructor of each attack that drives the cross entropy up."""
     return ATTACKS[request.param]
 
 

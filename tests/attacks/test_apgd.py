@@ -2,12 +2,16 @@
 
 import math
 from fractions import Fraction
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import attacks.apgd
-from attacks.apgd import APGD, checkpoints
+from attacks.apgd import APGD, checkpoints, climb
 from attacks.budget import Budget
 from attacks.objectives import cross_entropies, dlr, margins, targeted_dlr
 from attacks.pgd import PGD
@@ -123,6 +127,33 @@ def test_against_slow_reference(make_tagger, make_jets, features, parameters) ->
     assert (found != inputs.values).double().mean() > 0.3
 
 
+@given(seed=st.integers(0, 2**16), steps=st.integers(1, 60), drift=st.sampled_from([-0.5, 0.3, 1.0, 2.0]))
+@settings(max_examples=60, deadline=None)
+def test_rules_on_any_course_of_the_objective(seed, steps, drift) -> None:
+    """Random walks with ties and falls instead of a tagger: what decides is only how the objective goes."""
+    rng = np.random.default_rng(seed)
+    jets, features = 8, 2
+    # mostly up, with a fall now and then: that is where the second rule for halving counts
+    falls = rng.integers(2, 30, jets) * (rng.random((steps + 1, jets)) < 0.1)
+    walks = np.round((rng.integers(0, 3, (steps + 1, jets)) + drift - falls).cumsum(0))
+    slopes = rng.choice([-1.0, 0.0, 1.0], (steps + 1, jets, features))
+    start, step = rng.uniform(-1, 1, (jets, features)), np.array([1.0, 0.4])
+    calls = iter(zip(torch.from_numpy(slopes), torch.from_numpy(walks), strict=True))
+    box = SimpleNamespace(project=lambda values: values.clamp(-1, 1))
+    found, reached = climb(lambda _: next(calls), box, torch.from_numpy(step), torch.from_numpy(start), steps)
+    for jet in range(jets):
+        course = iter(zip(slopes[:, jet].tolist(), walks[:, jet].tolist(), strict=True))
+        best, row = slow_run(
+            lambda _, course=course: next(course),
+            lambda row: [min(max(x, -1.0), 1.0) for x in row],
+            start[jet].tolist(),
+            step.tolist(),
+            steps,
+        )
+        assert float(reached[jet]) == best
+        assert found[jet].tolist() == pytest.approx(row, abs=1e-12)
+
+
 @torch.no_grad()
 def objective_of(tagger, inputs, target, objective=cross_entropies) -> torch.Tensor:
     return objective(tagger(inputs.values, inputs.present), target)
@@ -212,6 +243,7 @@ def test_dlr_attacks_taggers_that_are_merely_sure(make_tagger, make_jets) -> Non
     """With such logits float32 has no slope of the cross entropy left in most jets."""
     tagger, (inputs, _) = make_tagger(sharp=1e5), make_jets(300)
     with torch.no_grad():
+        tagger.network.layers[-1].bias -= tagger(inputs.values, inputs.present).mean(0)  # so that all classes occur
         target = tagger(inputs.values, inputs.present).argmax(1)
     budget = Budget(epsilon=0.5, capped=False)
     wrong = {}
@@ -226,10 +258,10 @@ def test_dlr_attacks_taggers_that_are_merely_sure(make_tagger, make_jets) -> Non
 @pytest.mark.parametrize("size", [1, 7, 64])
 def test_a_jet_does_not_know_its_batch(make_tagger, make_jets, objective, size) -> None:
     tagger = make_tagger(features=COUPLED, sharp=10, dtype=torch.float64)
-    inputs, target = make_jets(100, COUPLED, dtype=torch.float64)
+    inputs, target = make_jets(60, COUPLED, dtype=torch.float64)
     attack = APGD(Budget(epsilon=0.5), steps=8, objective=objective)
     whole = attack(tagger, inputs, target).values
-    order = torch.randperm(100, generator=torch.Generator().manual_seed(size))
+    order = torch.randperm(60, generator=torch.Generator().manual_seed(size))
     parts = torch.cat([attack(tagger, inputs[jets], target[jets]).values for jets in order.split(size)])
     # the last bit of a matrix product depends on the number of its rows, and can decide which of two points that are
     # as good is kept, or whether one of them counts as a rise

@@ -169,6 +169,17 @@ def test_fgsm_beats_noise_of_the_same_size(make_tagger, make_jets) -> None:
     assert fgsm - clean > 4 * abs(noise - clean)
 
 
+@pytest.mark.parametrize("size", [1, 7, 64])
+def test_same_step_bit_by_bit_whatever_the_chunking(make_tagger, make_jets, size) -> None:
+    tagger = make_tagger(dtype=torch.float64)
+    inputs, target = make_jets(200, dtype=torch.float64)
+    attack = FGSM(Budget(epsilon=0.1))
+    whole = attack(tagger, inputs, target).values
+    order = torch.randperm(200, generator=torch.Generator().manual_seed(size))
+    parts = [attack(tagger, inputs[jets], target[jets]).values for jets in order.split(size)]
+    assert torch.equal(torch.cat(parts), whole[order])
+
+
 def test_where_the_gradient_is_zero_nothing_moves(make_tagger, make_jets) -> None:
     tagger, (inputs, target) = make_tagger(), make_jets(50)
     with torch.no_grad():

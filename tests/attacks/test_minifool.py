@@ -105,8 +105,8 @@ def slow_minifool(tagger, x0, present, box, sigma, attack: MiniFool) -> tuple[fl
 @pytest.mark.parametrize(
     ("working_point", "parameters"),
     [
-        (None, {"steps": 30}),
-        (None, {"alpha": 0.1, "beta": 30.0, "learning_rate": 0.03, "steps": 20, "scales": (0.3, 1.0)}),
+        (None, {"steps": 25}),
+        (None, {"alpha": 0.1, "beta": 30.0, "learning_rate": 0.03, "steps": 15, "scales": (0.3, 1.0)}),
         (WorkingPoint("BvsL", 0.55), {"steps": 10}),
         (WorkingPoint("CvsB", 0.4), {"alpha": 0.0, "steps": 10, "scales": (0.5,)}),
     ],
@@ -118,13 +118,13 @@ def test_against_torch_adam_jet_by_jet(toy, working_point, parameters, capped) -
     attack = MiniFool(budget, working_point=working_point, **parameters)
     scales, found = attack.smallest_scale(tagger, inputs, target)
     box, sigma = budget.interval(tagger, inputs), 1.5 * tagger.std
-    for j in range(30):
+    for j in range(25):
         limits = (box.low[j], box.high[j], box.free[j])
         scale, x = slow_minifool(tagger, inputs.values[j], inputs.present[j], limits, sigma, attack)
         assert float(scales[j]) == scale
-        torch.testing.assert_close(found.values[j], x, rtol=1e-7, atol=1e-9)
+        torch.testing.assert_close(found.values[j], x, rtol=1e-8, atol=1e-10)
     flipped = torch.isfinite(scales)
-    assert 0.2 < flipped.double().mean() < 1
+    assert 0.1 < flipped.double().mean() < 1
     assert torch.equal(attack(tagger, inputs, target).values, found.values)
 
 
@@ -188,10 +188,9 @@ def test_keeps_the_nearest_example(make_tagger, make_jets) -> None:
         with torch.no_grad():
             after = tagger(found.values, found.present)
         behind = ((after - before)[:, 0].abs() - before[:, 0].sub(before[:, 1]).abs())[flipped]
-        weight = (tagger.network.layers[-1].weight[0].detach() / tagger.std * sigma).abs().sum()
         assert float(behind.min()) > 0
-        # one step of 0.01 per entry behind the plane, and no more
-        assert float(behind.max()) < 1.5 * 0.01 * float(weight)
+        # Adam ends where f is 1/3, log 2 behind the plane
+        assert float(behind.median()) < 0.1
         moves.append(torch.where(flipped, (((found.values - inputs.values) / sigma) ** 2).sum(1), INF))
     both = torch.isfinite(moves[0]) & torch.isfinite(moves[1])
     assert (moves[1][both] <= moves[0][both] * (1 + 1e-6)).double().mean() > 0.9

@@ -61,11 +61,16 @@ def range_of(x: float, bounds: tuple[float, float], steps: int) -> tuple[float, 
     return min(low, x), max(high, x)
 
 
-def slow(tagger, inputs, target, *, steps, sharpness, maximum, seed=0, names=None, stride=None, box=None):
+def slow(tagger, inputs, target, *, steps, sharpness, maximum, seed=0, names=None, stride=None, box=None, start=False):
     """The words of the docstring, one jet, one input and one step at a time; stride and box of the rest, per input."""
     features = tagger.features.inputs
     clean = inputs.values.tolist()
     now = [list(row) for row in clean]
+    if start:
+        draws = uniform(reseed(inputs.key, seed), len(features), 0).tolist()
+        for j, k in ((j, k) for j in range(len(now)) for k, feature in enumerate(features) if not feature.integer):
+            low, high = float(box.low[j, k]), float(box.high[j, k])
+            now[j][k] = low + draws[j][k] * (high - low)
     chosen = [k for k, f in enumerate(features) if f.integer and (names is None or f.name in names)]
     for step in range(steps):
         gradients = [gradient_of(tagger, x, inputs.present[j], int(target[j])) for j, x in enumerate(now)]
@@ -99,15 +104,17 @@ def test_pip_against_slow_reference(counted, steps, sharpness, maximum) -> None:
 
 
 @pytest.mark.parametrize("maximum", ["jet", "batch"])
+@pytest.mark.parametrize("start", [False, True])
 @pytest.mark.parametrize(("epsilon", "step_size", "capped"), [(0.02, None, True), (0.5, 0.6, True), (0.5, 0.3, False)])
-def test_pip_pgd_against_slow_reference(counted, epsilon, step_size, capped, maximum) -> None:
+def test_pip_pgd_against_slow_reference(counted, epsilon, step_size, capped, maximum, start) -> None:
     tagger, inputs, target = counted
     budget = Budget(epsilon=epsilon, capped=capped)
-    attack = PIPPGD(budget, steps=4, step_size=step_size, maximum=maximum, features=("x6", "x8"), seed=1)
+    chosen = ("x6", "x8")
+    attack = PIPPGD(budget, steps=4, step_size=step_size, maximum=maximum, features=chosen, random_start=start, seed=1)
     found = attack(tagger, inputs, target).values
     stride = [(0.25 if step_size is None else step_size) * epsilon * float(width) for width in tagger.std]
-    box, rules = budget.interval(tagger, inputs), {"steps": 4, "sharpness": 1.0, "seed": 1, "names": ("x6", "x8")}
-    expected = slow(tagger, inputs, target, maximum=maximum, stride=stride, box=box, **rules)
+    box, rules = budget.interval(tagger, inputs), {"steps": 4, "sharpness": 1.0, "seed": 1, "names": chosen}
+    expected = slow(tagger, inputs, target, maximum=maximum, stride=stride, box=box, start=start, **rules)
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
     integer = tagger.features.integer
     assert torch.equal(found[:, integer], expected[:, integer])

@@ -128,6 +128,14 @@ def test_all_of_the_signal() -> None:
     assert found.mistag_at_efficiency(1.0) == pytest.approx(0.3)
 
 
+def test_all_of_the_signal_whatever_the_rounding_of_its_sum() -> None:
+    for seed in range(30):
+        score, target, weight = toy(beta, number=300, seed=seed)
+        found = fill(score, target, weight)
+        lowest = float(score[target == B].min())
+        assert found.threshold_at_efficiency(1.0) == pytest.approx(lowest, rel=0.005)
+
+
 @pytest.mark.parametrize("efficiency", [0.0, -0.1, 1.1, float("nan")])
 def test_efficiencies_are_parts(efficiency) -> None:
     with pytest.raises(ValueError, match="above 0"):
@@ -304,6 +312,15 @@ def test_jets_that_become_right_are_not_subtracted() -> None:
     assert back["fooled"] > 0
     assert found["right"] - found["fooled"] == back["right"] - back["fooled"]
     assert found["ratio"] == found["fooled"] / found["right"]
+
+
+def test_weights_without_a_positive_sum() -> None:
+    clean = torch.eye(4)[[B, B, LIGHT]]
+    weight = torch.tensor([1.0, -3.0, 2.0])
+    found = fooling_ratios(clean, clean.roll(1, 0), torch.tensor([B, B, LIGHT]), CLASSES, weight=weight)
+    assert (found["b"]["ratio"], found["b"]["weighted_ratio"]) == (0.5, None)
+    assert found["udsg"]["weighted_ratio"] == 1
+    assert found["all"]["weighted_ratio"] is None
 
 
 def test_nobody_was_right() -> None:
