@@ -101,6 +101,9 @@ def refuse_bad_input(tagger: Tagger, inputs: Inputs, target: Tensor) -> None:
 @contextmanager
 def evaluation_mode(tagger: Tagger) -> Iterator[None]:
     """Switch dropout off for the block: an attack on a network that rolls dice is weaker than it looks."""
+    if not any(module.training for module in tagger.modules()):  # quicker than setting what is set
+        yield
+        return
     training = tagger.training
     tagger.eval()
     try:
@@ -132,7 +135,7 @@ def input_gradient(
         losses = objective(tagger(values, inputs.present), target)
         (gradient,) = torch.autograd.grad(losses.sum(), values)
     if interval.coupling is not None:
-        gradient = interval.coupling.pull_back(gradient)
+        gradient = interval.coupling.pull_back_(gradient)
     if not torch.isfinite(gradient.sum()) and not torch.isfinite(gradient).all():
         raise AdvtagError("the gradient of the loss is not finite: the tagger's weights or its widths are not usable")
     return gradient, losses.detach()

@@ -38,14 +38,14 @@ class Interval:
 
     def couple(self, values: Tensor) -> Tensor:
         """The entries that follow others, recomputed; values [jets, features]."""
-        return values if self.coupling is None else self.coupling.apply(values)
+        return values if self.coupling is None else self.coupling.recompute_(values.clone())
 
     def project(self, values: Tensor) -> Tensor:
         """The nearest values [jets, features] inside; absent and frozen entries as they were, bit by bit."""
         inside = torch.clamp(values, self.low, self.high)
         if self.coupling is None:
             return inside
-        coupled = self.coupling.apply(inside)
+        coupled = self.coupling.recompute_(inside)
         # again: x (y'/y) may leave the interval by one rounding
         return coupled if self.coupling.exact else torch.clamp(coupled, self.low, self.high)
 
@@ -97,17 +97,12 @@ class Budget:
         """Where each entry may go."""
         values, features = inputs.values.detach(), tagger.features
         coupling, stuck = coupling_of(features, inputs)
-        reach = self._reach(tagger, values)
-        movable = inputs.present & torch.as_tensor(~(features.integer | features.frozen), device=values.device)
-        for k, feature in enumerate(features.inputs):
-            for value in feature.pinned:
-                movable[:, k] &= values[:, k] != value
+        reach = self._reach(tagger, inputs)
+        for k, value in features.pins:
+            reach[:, k].masked_fill_(values[:, k] == value, 0)
         if stuck is not None:
-            movable &= ~stuck
-        # in place, and infinity or 0 where torch.where would do: FGSM costs little more than its two passes then
-        large = torch.finfo(values.dtype).max
-        torch.minimum(reach, movable.to(values.dtype).mul_(large).mul_(large), out=reach)
-        lowest, highest = torch.as_tensor(features.bounds.T.copy(), dtype=values.dtype, device=values.device)
+            reach.masked_fill_(stuck, 0)
+        lowest, highest = torch.as_tensor(features.bounds, dtype=values.dtype, device=values.device).T.contiguous()
         low = values - reach
         high = reach.add_(values)
         torch.maximum(low, lowest, out=low)
@@ -115,21 +110,30 @@ class Budget:
         torch.minimum(low, values, out=low)
         torch.maximum(high, values, out=high)
         if coupling is not None:
-            coupling.narrow(low, high)
+            coupling.narrow_(low, high)
         return Interval(values, low, high, coupling)
 
-    def _reach(self, tagger: Tagger, values: Tensor) -> Tensor:
-        """Largest move of each entry, [jets, features]: min(eps s, r |x|)."""
-        step = self.step(tagger).to(values.dtype)
-        if not self.capped:
-            return step.expand_as(values).clone()
-        caps = torch.as_tensor(tagger.features.caps, dtype=values.dtype, device=values.device)
-        # an uncapped feature: inf + 0 |x|
-        capped = torch.isfinite(caps)
-        offset, slope = torch.where(capped, 0, torch.inf).to(values.dtype), torch.where(capped, caps, 0)
-        reach = values.abs().mul_(slope).add_(offset)
-        # fmin: an absent entry may hold anything, and infinity times 0 is not a number
-        return torch.fmin(reach, step, out=reach)
+    def _reach(self, tagger: Tagger, inputs: Inputs) -> Tensor:
+        """Largest move of each entry, [jets, features]: min(eps s, r |x|), 0 where absent, integer or frozen.
+
+        Few passes and in place: FGSM should cost little more than one pass forward and one back.
+        """
+        values, features = inputs.values.detach(), tagger.features
+        still = torch.as_tensor(features.integer | features.frozen, device=values.device)
+        step = self.step(tagger).to(values.dtype).masked_fill(still, 0)
+        caps = torch.as_tensor(features.caps, dtype=values.dtype, device=values.device)
+        if not self.capped or not torch.isfinite(caps).any():
+            reach = step.expand_as(values).clone()
+        elif torch.isfinite(caps).all():
+            reach = values.abs().mul_(caps)
+            torch.minimum(reach, step, out=reach)
+        else:
+            # an uncapped feature: 0 |x|, which is no number for infinity, and no cap
+            reach = values.abs().mul_(caps.nan_to_num(posinf=0)).add_(torch.where(torch.isfinite(caps), 0, caps))
+            torch.fmin(reach, step, out=reach)
+        if self.epsilon == torch.inf:
+            return reach.masked_fill_(~inputs.present, 0)
+        return reach.mul_(inputs.present)  # quicker, where nothing is infinite
 
 
 def _table(table: Mapping[str, float], features: FeatureSet) -> list[float]:

@@ -29,25 +29,25 @@ class Coupling:
         """Bool [jets, coupled]: entries that follow another."""
         return self.source != self.columns
 
-    def apply(self, values: Tensor) -> Tensor:
-        """Recompute the following entries of values, float [jets, features]."""
+    def recompute_(self, values: Tensor) -> Tensor:
+        """Recompute the following entries of values, float [jets, features], in place; return values."""
         followed = values.gather(1, self.source)
         # x (y'/y), not y' (x/y): where y has not moved, x is what it was to the last bit
-        return values.index_copy(1, self.columns, followed if self.exact else self.own * (followed / self.base))
+        return values.index_copy_(1, self.columns, followed if self.exact else self.own * (followed / self.base))
 
-    def pull_back(self, gradient: Tensor) -> Tensor:
+    def pull_back_(self, gradient: Tensor) -> Tensor:
         """Add what a gradient, [jets, features], says of a following entry to the entry that it follows, and leave
-        none to the former: the chain rule.
+        none to the former: the chain rule. In place; return the gradient.
         """
-        handed_on = gradient[:, self.columns] * self.follows
-        left = gradient.index_add(1, self.columns, handed_on, alpha=-1)
-        return left.scatter_add(1, self.source, handed_on if self.exact else handed_on * (self.own / self.base))
+        handed_on = gradient.index_select(1, self.columns) * self.follows
+        gradient.index_add_(1, self.columns, handed_on, alpha=-1)
+        return gradient.scatter_add_(1, self.source, handed_on if self.exact else handed_on * (self.own / self.base))
 
-    def narrow(self, low: Tensor, high: Tensor) -> None:
+    def narrow_(self, low: Tensor, high: Tensor) -> None:
         """Narrow intervals [jets, features], in place, to where a followed entry may move with all its followers in
         theirs.
         """
-        lowest, highest = low[:, self.columns], high[:, self.columns]
+        lowest, highest = low.index_select(1, self.columns), high.index_select(1, self.columns)
         if not self.exact:
             first, second = self.base * (lowest / self.own), self.base * (highest / self.own)
             # 0/0: a follower that is 0 stays 0 wherever the other goes
@@ -63,26 +63,35 @@ def coupling_of(features: FeatureSet, inputs: Inputs) -> tuple[Coupling | None, 
 
     An entry that is proportional to one that is absent or 0 is frozen: there is no rule to recompute it by.
     """
-    coupled = [k for k, feature in enumerate(features.inputs) if feature.same_as or feature.proportional_to]
+    coupled, sources = features.followers
     if not coupled:
         return None, None
-    columns = torch.tensor(coupled, device=inputs.values.device)
-    source, stuck = [], None
-    for k in coupled:
-        feature = features.inputs[k]
-        names = feature.same_as or (feature.proportional_to or "",)
-        others = torch.tensor([features.names.index(name) for name in names], device=columns.device)
-        values, own = inputs.values.index_select(1, others), inputs.values[:, k, None]
-        matches = inputs.present.index_select(1, others) & inputs.present[:, k, None]
-        matches &= values == own if feature.same_as else values != 0
-        found, first = matches.to(torch.uint8).max(1)
-        source.append(torch.where(found > 0, others[first], k))
-        if feature.proportional_to is not None:
-            stuck = torch.zeros_like(inputs.present) if stuck is None else stuck
-            stuck[:, k] = found == 0
-    sources = torch.stack(source, 1)
-    own, base = inputs.values[:, columns], inputs.values.gather(1, sources)
+    device, number = inputs.values.device, len(coupled)
+    columns, others = torch.tensor(coupled, device=device), torch.tensor(sources, device=device)
+    same = torch.tensor([bool(features.inputs[k].same_as) for k in coupled], device=device)
+    exact = bool(same.all())
+
+    def pick(entries: Tensor) -> tuple[Tensor, Tensor]:
+        """Of the coupled inputs [coupled, 1, jets], and of those they may follow [coupled, candidates, jets]: jets
+        last, for speed.
+        """
+        found = entries.index_select(1, torch.cat([columns, others.flatten()])).T.contiguous()
+        return found[:number, None], found[number:].reshape(*others.shape, len(entries))
+
+    (own, candidates), (here, there) = pick(inputs.values), pick(inputs.present)
+    matches = candidates == own
+    if not exact:  # 1e-310 is no number to be a multiple of, either
+        matches = torch.where(same[:, None, None], matches, (candidates != 0) & torch.isfinite(own / candidates))
+    matches &= here & there
+    matches &= (others != columns[:, None])[:, :, None]  # its own place fills up a shorter row
+    found, first = matches.to(torch.uint8).max(1)
+    source = torch.where(found > 0, others.gather(1, first), columns[:, None]).T.contiguous()
+    if exact:
+        one = inputs.values.new_ones(()).expand(len(inputs), number)
+        return Coupling(columns, source, one, one, exact), None
+    stuck = torch.zeros_like(inputs.present)
+    stuck[:, columns] = (found == 0).T & ~same
     # a quantity that is 0 in two inputs is one quantity: 1, not 0/0
-    same = torch.tensor([bool(features.inputs[k].same_as) for k in coupled], device=columns.device)
-    same = same | (sources == columns)
-    return Coupling(columns, sources, torch.where(same, 1, own), torch.where(same, 1, base), stuck is None), stuck
+    alone = same | (source == columns)
+    base = inputs.values.gather(1, source)
+    return Coupling(columns, source, torch.where(alone, 1, own[:, 0].T), torch.where(alone, 1, base), exact), stuck

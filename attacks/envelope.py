@@ -18,7 +18,9 @@ from common.histograms import RAW, HistogramFile, read_histograms
 Array = NDArray[np.float64]
 STEPS = 401
 MIN_ENTRIES = 100
-"""Effective data entries below which a shape says nothing."""
+"""Effective entries below which a shape says nothing."""
+ENOUGH = 10.0
+"""Entries, and effective entries of simulation, that a bin needs for chi2: an empty one has no variance."""
 
 
 @dataclass(frozen=True)
@@ -38,26 +40,34 @@ def envelope(edges: Array, data: Array, data_variance: Array, mc: Array, mc_vari
     """Largest shift |d| of all simulated entries together that data leave open at one standard deviation.
 
     Simulation is normalised to data and shifted by d, entries spread evenly over their bin; chi2(d) with the
-    variances of both. Open are all d with chi2 <= chi2_min + S^2, S^2 = max(1, chi2_min/ndf): where no shift
-    describes the data, the envelope widens by the scale factor of the Particle Data Group (Review of Particle Physics,
-    introduction).
+    variances of both, in bins where 10 entries or more are expected. Open are all d with chi2 <= chi2_min + S^2,
+    S^2 = max(1, chi2_min/ndf): where no shift describes the data, the envelope widens by the scale factor of the
+    Particle Data Group (Review of Particle Physics, introduction).
 
     Args:
-        edges: [bins + 1]
+        edges: [bins + 1], of bins of one width
         data: [bins], contents; likewise the others
         data_variance: sums of squared weights
         mc: weighted contents
         mc_variance: sums of squared weights
     """
     factor = data.sum() / mc.sum()
-    variance = data_variance + factor**2 * mc_variance
-    used = variance > 0
-    ndf = max(int(used.sum()) - 2, 1)
-    cumulative = np.concatenate([[0.0], np.cumsum(factor * mc)])
+    mc, mc_variance = factor * mc, factor**2 * mc_variance
+    starts = _starts(mc, mc_variance)
+    data, data_variance = np.add.reduceat(data, starts), np.add.reduceat(data_variance, starts)
+    kept = edges[np.append(starts, len(mc))]
+    ndf = max(len(data) - 2, 1)
+    variance = data_variance + np.add.reduceat(mc_variance, starts)
+    numbers, below = np.arange(len(edges)), np.concatenate([[0.0], np.cumsum(mc)])
 
     def chi2(shifts: Array) -> Array:
-        shifted = np.diff(np.interp(edges - shifts[:, None], edges, cumulative), axis=1)
-        return np.asarray((((data - shifted) ** 2)[:, used] / variance[used]).sum(1))
+        place = np.interp(kept - shifts[:, None], edges, numbers)
+        shifted = np.diff(np.interp(place, numbers, below), axis=1)
+        # an edge that cuts a bin into t and 1 - t leaves t^2 and (1 - t)^2 of its variance: without the rest,
+        # simulation with few entries would fit best half a bin away, where neighbours are averaged
+        part = place % 1
+        lost = part * (1 - part) * mc_variance[np.minimum(place, len(mc) - 1).astype(int)]
+        return np.asarray((((data - shifted) ** 2 + lost[:, :-1] + lost[:, 1:]) / variance).sum(1))
 
     def open_shifts(shifts: Array) -> tuple[Array, Array]:
         found = chi2(shifts)
@@ -71,6 +81,22 @@ def envelope(edges: Array, data: Array, data_variance: Array, mc: Array, mc_vari
         reach = min(reach, np.abs(left).max() + 2 * step)
     best = int(found.argmin())
     return Envelope(float(np.abs(left).max()), float(shifts[best]), float(found[best]), ndf)
+
+
+def _starts(mc: Array, mc_variance: Array) -> NDArray[np.intp]:
+    """First bin of each group of bins in which enough entries are expected: from the left, the rest joins the last."""
+
+    def enough(first: int, end: int | None = None) -> bool:
+        content, variance = mc[first:end].sum(), mc_variance[first:end].sum()
+        return bool(content >= ENOUGH and content**2 >= ENOUGH * variance)
+
+    starts = [0]
+    for place in range(1, len(mc)):
+        if enough(starts[-1], place):
+            starts.append(place)
+    while len(starts) > 1 and not enough(starts[-1]):
+        starts.pop()
+    return np.array(starts)
 
 
 def envelopes(file: HistogramFile, region: str) -> dict[str, Envelope]:

@@ -4,22 +4,31 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import softplus
 
 Objective = Callable[[Tensor, Tensor], Tensor]
 """(logits, target) to float [jets]; higher is worse for the tagger."""
 
 
 def cross_entropies(logits: Tensor, target: Tensor) -> Tensor:
-    """Cross entropy of each jet, float [jets]."""
-    return cross_entropy(logits, target, reduction="none")
+    """Cross entropy of each jet, float [jets]: log(1 + exp(m)), m the log-sum-exp of the other logits minus the true.
+
+    Equal to -log softmax, whose gradient in float32 loses the true logit where the tagger is sure: 1 - p is 0 there.
+    """
+    true, others = _true_and_others(logits, target)
+    return softplus(others.logsumexp(1) - true)
 
 
 def margins(logits: Tensor, target: Tensor) -> Tensor:
     """Best other logit minus the true one, float [jets]: above 0 where argmax is wrong."""
-    true = logits.gather(1, target[:, None])
-    others = logits.scatter(1, target[:, None], -torch.inf)
-    return others.amax(1) - true.squeeze(1)
+    true, others = _true_and_others(logits, target)
+    return others.amax(1) - true
+
+
+def _true_and_others(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """The true logit [jets], and all of them with the true one at minus infinity [jets, classes]."""
+    true = logits.gather(1, target[:, None]).squeeze(1)
+    return true, logits.scatter(1, target[:, None], -torch.inf)
 
 
 def dlr(logits: Tensor, target: Tensor) -> Tensor:

@@ -96,7 +96,7 @@ class PIP(Attack):
         low = torch.where(movable, torch.maximum(clean - self.steps, bounds[:, 0]), interval.low)
         high = torch.where(movable, torch.minimum(clean + self.steps, bounds[:, 1]), interval.high)
         if interval.coupling is not None:
-            interval.coupling.narrow(low, high)
+            interval.coupling.narrow_(low, high)
         return Interval(clean, torch.minimum(low, clean), torch.maximum(high, clean), interval.coupling)
 
     def _climb(

@@ -22,13 +22,13 @@ class Square(Attack):
 
     Their squares of pixels are random subsets of a jet's inputs here. Each query draws new ends, low or high, for a
     subset, and keeps them where the margin (best other logit minus the true one) rises; one of the subset goes to its
-    other end for sure, or the query would be lost. Only forward passes: where this beats a gradient attack, gradients
-    mislead. Jets go on when the highest class is wrong, since discriminators have other thresholds.
+    other end for sure, or the query would be lost. Only forward passes: where this clearly beats gradient attacks,
+    gradients mislead. Jets go on when the highest class is wrong, since discriminators have other thresholds.
 
     Args:
         budget: size of the attack
         queries: forward passes; the first is of the random start
-        fraction: chance of an entry to be in the first subsets; it falls as in the paper
+        fraction: chance of an entry to be in the first subsets; halved as the queries pass, see `HALVE_AFTER`
         seed: of all draws, which are functions of (jet, feature, seed, query) alone
 
     Raises:

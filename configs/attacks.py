@@ -27,7 +27,7 @@ class WorkingPoint(Section):
     """Success is crossing this cut, instead of another highest class."""
 
     discriminator: Literal["BvsL", "BvsC", "CvsL", "CvsB"]
-    threshold: float
+    threshold: Annotated[float, Field(ge=0, le=1)]
 
 
 class Budgeted(Section):
@@ -150,10 +150,10 @@ class Conserv(Budgeted):
     epsilon: Unlimited
     iterations: Number = 10
     candidates: Number = 24
-    js_cap: Positive = 0.005
+    js_cap: Fraction = 0.005
     correlation_cap: Positive = 0.006
-    alpha: NonNegative = 6.0
-    beta: NonNegative = 1.0
+    alpha: NonNegative = 0.03
+    beta: NonNegative = 0.1
     within: Literal["class", "sample"] = "class"
     integers: tuple[str, ...] = ()
     working_point: WorkingPoint | None = None
@@ -164,6 +164,16 @@ class ConservReference(Budgeted):
 
     kind: Literal["conserv-reference"]
     epsilon: Unlimited
+    iterations: Number = 10
+    bins: Number = 70
+    candidates: Number | None = 150
+    min_change: Positive = 0.001
+    step: Positive = 0.001
+    js_cap: Positive = 0.005
+    correlation_cap: Positive = 0.05
+    alpha: NonNegative = 6.0
+    beta: NonNegative = 1.0
+    use_no_change: bool = True
 
 
 def _preset(written: Any) -> Any:
@@ -172,7 +182,7 @@ def _preset(written: Any) -> Any:
         return written
     known = presets()
     name = written["preset"]
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         raise ValueError(f"no preset {name!r}; known: {', '.join(known)}")
     base = {key: value for key, value in known[name].items() if key != "source"}
     return {**base, **{key: value for key, value in written.items() if key != "preset"}}
@@ -203,5 +213,5 @@ def attack_config(written: dict[str, Any]) -> Attack:
         return TypeAdapter[Attack](PresetAttack).validate_python(written)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise AdvtagError(f"attack {where}: {first['msg']}") from error
+        where = ".".join(str(part) for part in ("attack", *first["loc"]))
+        raise AdvtagError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from error

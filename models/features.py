@@ -6,6 +6,7 @@ Everything that needs to know an input reads the card: reader, standardisation, 
 
 import hashlib
 import math
+from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -136,32 +137,47 @@ class FeatureSet(Frozen):
     def __len__(self) -> int:
         return len(self.inputs)
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """Names of the inputs, in order."""
         return tuple(feature.name for feature in self.inputs)
 
-    @property
+    @cached_property
+    def pins(self) -> tuple[tuple[int, float], ...]:
+        """Place and value of every pinned value."""
+        return tuple((k, value) for k, feature in enumerate(self.inputs) for value in feature.pinned)
+
+    @cached_property
+    def followers(self) -> tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]:
+        """Places of the inputs that may follow others, and for each the places of those that it may follow; rows
+        filled up with its own place.
+        """
+        named = {k: _sources(feature) for k, feature in enumerate(self.inputs) if _sources(feature)}
+        longest = max((len(names) for names in named.values()), default=0)
+        rows = [[*map(self.names.index, names), *[k] * (longest - len(names))] for k, names in named.items()]
+        return tuple(named), tuple(tuple(row) for row in rows)
+
+    @cached_property
     def integer(self) -> NDArray[np.bool_]:
         """Bool [features]: True where the input is an integer."""
         return np.array([feature.integer for feature in self.inputs])
 
-    @property
+    @cached_property
     def frozen(self) -> NDArray[np.bool_]:
         """Bool [features]: True where no attack moves the input."""
         return np.array([feature.frozen for feature in self.inputs])
 
-    @property
+    @cached_property
     def bounds(self) -> NDArray[np.float64]:
         """float64 [features, 2]: physical low and high."""
         return np.array([feature.bounds for feature in self.inputs], dtype=np.float64)
 
-    @property
+    @cached_property
     def caps(self) -> NDArray[np.float64]:
         """float64 [features]: relative cap, inf where there is none."""
         return np.array([math.inf if feature.cap is None else feature.cap for feature in self.inputs])
 
-    @property
+    @cached_property
     def absent_at(self) -> NDArray[np.float32]:
         """float32 [features]: place of an absent entry in standardised space."""
         return np.array([feature.absent_at for feature in self.inputs], dtype=np.float32)

@@ -143,12 +143,14 @@ def train(
             optimiser.step()
             total += loss.detach() * len(jets)
         schedule.step()
+        # before any attack, which has no gradient to follow where the training has diverged
+        mean_loss = finite(float(total) / len(sample), name, epoch)
         raw = scores(tagger, None, validation)
         attacked = scores(tagger, test_attack, validation)
         history.append(
             {
                 "epoch": epoch,
-                "loss": finite(float(total) / len(sample), name, epoch),
+                "loss": mean_loss,
                 "validation_loss": float((raw["loss"] * validation_weight).sum() / validation_weight.abs().sum()),
                 "auc_raw": auc(raw["BvsL"], validation, columns.classes),
                 "auc_attacked": auc(attacked["BvsL"], validation, columns.classes),

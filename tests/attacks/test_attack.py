@@ -273,13 +273,22 @@ def test_large_values_whose_sum_overflows_are_finite(make_tagger, make_jets) -> 
     refuse_bad_input(tagger, large, target)
 
 
-def test_restored_when_an_attack_raises(make_tagger, make_jets) -> None:
-    class Raises(Attack):
-        def perturb(self, tagger, inputs, target, interval):
-            assert not tagger.training
-            assert not torch.is_grad_enabled()
-            raise KeyError("on purpose")
+class Raises(Attack):
+    def perturb(self, tagger, inputs, target, interval):
+        assert not tagger.training
+        assert not torch.is_grad_enabled()
+        raise KeyError("on purpose")
 
+
+@features
+def test_where_there_is_nothing_to_do_nothing_is_done(make_tagger, make_jets, features) -> None:
+    tagger, (inputs, target) = make_tagger(features=features), make_jets(5, features)
+    assert Raises(Budget(epsilon=0.0))(tagger, inputs, target) is inputs
+    none = inputs[:0]
+    assert Raises(Budget(epsilon=0.1))(tagger, none, target[:0]) is none
+
+
+def test_restored_when_an_attack_raises(make_tagger, make_jets) -> None:
     for training in (False, True):
         tagger, (inputs, target) = make_tagger().train(training), make_jets(10)
         with pytest.raises(KeyError, match="on purpose"):

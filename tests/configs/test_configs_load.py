@@ -164,7 +164,7 @@ def test_unknown_key_like_no_other_lists_the_known(folder) -> None:
         ("datasets", {}, "datasets"),
         ("name", "a/b", "name"),
         ("name", None, "name"),
-        ("attacks.fgsm.kind", "pgd", "attacks.fgsm.kind"),
+        ("attacks.fgsm.kind", "pdg", "attacks.fgsm: Input tag 'pdg'"),
         ("attacks.fgsm.epsilon", -0.1, "attacks.fgsm.epsilon"),
         ("columns.split", {"train": 0.9, "validation": 0.1}, "columns.split: train + validation"),
         ("columns.split", {"train": 0.5, "validation": 0}, "columns.split.validation"),
