@@ -133,7 +133,7 @@ class Budget:
             torch.fmin(reach, step, out=reach)
         if self.epsilon == torch.inf:
             return reach.masked_fill_(~inputs.present, 0)
-        return reach.mul_(inputs.present)  # quicker, where nothing is infinite
+        return reach if inputs.present.all() else reach.mul_(inputs.present)  # quicker, where nothing is infinite
 
 
 def _table(table: Mapping[str, float], features: FeatureSet) -> list[float]:

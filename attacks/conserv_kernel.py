@@ -101,7 +101,7 @@ def uniform(key: Any, feature: int, candidate: int, iteration: int) -> float:
     bits = (bits ^ (bits >> np.uint64(30))) * MIX_1
     bits = (bits ^ (bits >> np.uint64(27))) * MIX_2
     bits = bits ^ (bits >> np.uint64(31))
-    return (float(bits >> np.uint64(11)) + 0.5) * 2.0**-53
+    return (np.float64(bits >> np.uint64(11)) + 0.5) * 2.0**-53
 
 
 @compiled
@@ -119,7 +119,7 @@ def term(p: float, q: float) -> float:
 def bin_of(value: float, edges: Array, bins: int) -> int:
     """Number of edges at or below a value: 0 is the underflow, 1 + bins the overflow."""
     guess = bins * (value - edges[0]) / (edges[bins] - edges[0])
-    place = int(min(max(guess, -1.0), float(bins))) + 1
+    place = int(min(max(guess, -1.0), np.float64(bins))) + 1
     # the edges decide, not the rounding of their spacing
     while place <= bins and edges[place] <= value:
         place += 1
@@ -138,7 +138,7 @@ def describe(values: Any, present: Any, weight: Array, features: Features) -> Di
         rows[i, 0] = 1.0
         for k in range(number):
             if present[i, k]:
-                value = float(values[i, k])
+                value = np.float64(values[i, k])
                 rows[i, k + 1] = (value - features.mean[k]) / features.std[k]
                 histograms[k, bin_of(value, features.edges[k], features.bins[k])] += weight[i]
                 totals[k] += weight[i]
@@ -197,8 +197,9 @@ def move_entry(
     With a step t in u_k the moments change by share (t (e_k a^T + a e_k^T) + t^2 e_k e_k^T), so that |D|^2 is a
     polynomial in t whose coefficients need one row of D.
     """
-    old, slope, own = float(jets.values[i, k]), jets.gradient[i, k], state.now.rows[i, k + 1]
-    low, high, weight = float(jets.low[i, k]), float(jets.high[i, k]), jets.weight[i] / state.now.totals[k]
+    # not float(), which leaves a float32 as it is in compiled code
+    old, slope, own = np.float64(jets.values[i, k]), jets.gradient[i, k], state.now.rows[i, k + 1]
+    low, high, weight = np.float64(jets.low[i, k]), np.float64(jets.high[i, k]), jets.weight[i] / state.now.totals[k]
     here, before, edges = state.now.histograms[k], clean.histograms[k], features.edges[k]
     home = bin_of(old, edges, features.bins[k])
     emptied = max(here[home] - weight, 0.0)
@@ -220,7 +221,7 @@ def move_entry(
         step = length(room, features.least[k], features.integer[k], uniform(jets.key[i], k, c, rule.iteration))
         # through the array: a move is what is left of it in the type of the inputs
         jets.values[i, k] = min(max(old + step if up else old - step, low), high)
-        value = float(jets.values[i, k])
+        value = np.float64(jets.values[i, k])
         t = (value - old) / features.std[k]
         new, js = bin_of(value, edges, features.bins[k]), state.divergence[k]
         if new != home:

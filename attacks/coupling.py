@@ -66,32 +66,28 @@ def coupling_of(features: FeatureSet, inputs: Inputs) -> tuple[Coupling | None, 
     coupled, sources = features.followers
     if not coupled:
         return None, None
-    device, number = inputs.values.device, len(coupled)
-    columns, others = torch.tensor(coupled, device=device), torch.tensor(sources, device=device)
+    device, values, present = inputs.values.device, inputs.values, inputs.present
+    columns = torch.tensor(coupled, device=device)
+    follows = []
+    for k, others in zip(coupled, sources, strict=True):
+        own = values[:, k]
+        found = torch.full_like(inputs.key, k)
+        for other in reversed(others):  # the first that matches wins
+            followed = values[:, other]
+            # 1e-310 is no number to be a multiple of, either
+            matches = (
+                followed == own if features.inputs[k].same_as else (followed != 0) & torch.isfinite(own / followed)
+            )
+            found = torch.where(matches & present[:, other], other, found)
+        follows.append(torch.where(present[:, k], found, k))
+    source = torch.stack(follows, 1)
+    if all(features.inputs[k].same_as for k in coupled):
+        one = values.new_ones(()).expand(len(inputs), len(coupled))
+        return Coupling(columns, source, one, one, True), None
     same = torch.tensor([bool(features.inputs[k].same_as) for k in coupled], device=device)
-    exact = bool(same.all())
-
-    def pick(entries: Tensor) -> tuple[Tensor, Tensor]:
-        """Of the coupled inputs [coupled, 1, jets], and of those they may follow [coupled, candidates, jets]: jets
-        last, for speed.
-        """
-        found = entries.index_select(1, torch.cat([columns, others.flatten()])).T.contiguous()
-        return found[:number, None], found[number:].reshape(*others.shape, len(entries))
-
-    (own, candidates), (here, there) = pick(inputs.values), pick(inputs.present)
-    matches = candidates == own
-    if not exact:  # 1e-310 is no number to be a multiple of, either
-        matches = torch.where(same[:, None, None], matches, (candidates != 0) & torch.isfinite(own / candidates))
-    matches &= here & there
-    matches &= (others != columns[:, None])[:, :, None]  # its own place fills up a shorter row
-    found, first = matches.to(torch.uint8).max(1)
-    source = torch.where(found > 0, others.gather(1, first), columns[:, None]).T.contiguous()
-    if exact:
-        one = inputs.values.new_ones(()).expand(len(inputs), number)
-        return Coupling(columns, source, one, one, exact), None
-    stuck = torch.zeros_like(inputs.present)
-    stuck[:, columns] = (found == 0).T & ~same
+    stuck = torch.zeros_like(present)
+    stuck[:, columns] = (source == columns) & ~same
     # a quantity that is 0 in two inputs is one quantity: 1, not 0/0
     alone = same | (source == columns)
-    base = inputs.values.gather(1, source)
-    return Coupling(columns, source, torch.where(alone, 1, own[:, 0].T), torch.where(alone, 1, base), exact), stuck
+    own, base = values.index_select(1, columns), values.gather(1, source)
+    return Coupling(columns, source, torch.where(alone, 1, own), torch.where(alone, 1, base), False), stuck

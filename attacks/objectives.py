@@ -1,34 +1,44 @@
 """What an attack drives up, jet by jet: functions of logits [jets, classes] and true classes, int64 [jets]."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
+from torch.nn.functional import cross_entropy
 
 Objective = Callable[[Tensor, Tensor], Tensor]
 """(logits, target) to float [jets]; higher is worse for the tagger."""
 
 
-def cross_entropies(logits: Tensor, target: Tensor) -> Tensor:
-    """Cross entropy of each jet, float [jets]: log(1 + exp(m)), m the log-sum-exp of the other logits minus the true.
+class _CrossEntropies(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, target: Tensor) -> Tensor:
+        ctx.save_for_backward(logits, target)
+        return cross_entropy(logits, target, reduction="none")
 
-    Equal to -log softmax, whose gradient in float32 loses the true logit where the tagger is sure: 1 - p is 0 there.
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
+        logits, target = ctx.saved_tensors
+        others = logits.softmax(1).scatter_(1, target[:, None], 0)
+        return others.scatter_(1, target[:, None], -others.sum(1, keepdim=True)).mul_(slope[:, None]), None
+
+
+def cross_entropies(logits: Tensor, target: Tensor) -> Tensor:
+    """Cross entropy of each jet, float [jets].
+
+    Its slope in the true logit is minus the sum of the other probabilities. torch has p - 1, which is 0 in float32
+    where the tagger is sure.
     """
-    true, others = _true_and_others(logits, target)
-    return softplus(others.logsumexp(1) - true)
+    found: Tensor = _CrossEntropies.apply(logits, target)  # type: ignore[no-untyped-call]
+    return found
 
 
 def margins(logits: Tensor, target: Tensor) -> Tensor:
     """Best other logit minus the true one, float [jets]: above 0 where argmax is wrong."""
-    true, others = _true_and_others(logits, target)
-    return others.amax(1) - true
-
-
-def _true_and_others(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """The true logit [jets], and all of them with the true one at minus infinity [jets, classes]."""
-    true = logits.gather(1, target[:, None]).squeeze(1)
-    return true, logits.scatter(1, target[:, None], -torch.inf)
+    true = logits.gather(1, target[:, None])
+    others = logits.scatter(1, target[:, None], -torch.inf)
+    return others.amax(1) - true.squeeze(1)
 
 
 def dlr(logits: Tensor, target: Tensor) -> Tensor:

@@ -134,7 +134,7 @@ def against_torchattacks(number: int) -> dict[str, float]:
             jets = found.reshape(len(found), -1)  # their APGD wants images
             return self.tagger(jets, torch.ones_like(jets, dtype=torch.bool))
 
-    network, eps = Unmasked(), 0.03
+    network, eps = Unmasked().eval(), 0.03
     images = values[:, None, None, :]
     budget = Budget(epsilon=eps)
     theirs = {

@@ -149,35 +149,31 @@ class FeatureSet(Frozen):
 
     @cached_property
     def followers(self) -> tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]:
-        """Places of the inputs that may follow others, and for each the places of those that it may follow; rows
-        filled up with its own place.
-        """
+        """Places of the inputs that may follow others, and for each the places of those that it may follow."""
         named = {k: _sources(feature) for k, feature in enumerate(self.inputs) if _sources(feature)}
-        longest = max((len(names) for names in named.values()), default=0)
-        rows = [[*map(self.names.index, names), *[k] * (longest - len(names))] for k, names in named.items()]
-        return tuple(named), tuple(tuple(row) for row in rows)
+        return tuple(named), tuple(tuple(map(self.names.index, names)) for names in named.values())
 
-    @cached_property
+    @property
     def integer(self) -> NDArray[np.bool_]:
         """Bool [features]: True where the input is an integer."""
         return np.array([feature.integer for feature in self.inputs])
 
-    @cached_property
+    @property
     def frozen(self) -> NDArray[np.bool_]:
         """Bool [features]: True where no attack moves the input."""
         return np.array([feature.frozen for feature in self.inputs])
 
-    @cached_property
+    @property
     def bounds(self) -> NDArray[np.float64]:
         """float64 [features, 2]: physical low and high."""
         return np.array([feature.bounds for feature in self.inputs], dtype=np.float64)
 
-    @cached_property
+    @property
     def caps(self) -> NDArray[np.float64]:
         """float64 [features]: relative cap, inf where there is none."""
         return np.array([math.inf if feature.cap is None else feature.cap for feature in self.inputs])
 
-    @cached_property
+    @property
     def absent_at(self) -> NDArray[np.float32]:
         """float32 [features]: place of an absent entry in standardised space."""
         return np.array([feature.absent_at for feature in self.inputs], dtype=np.float32)

@@ -89,9 +89,12 @@ class Tagger(nn.Module):
 
     def forward(self, values: Tensor, present: Tensor) -> Tensor:
         """Logits [jets, classes] from physical values, float [jets, features], and presence, bool likewise."""
-        standardised = torch.where(present, (values - self.mean) / self.std, self.absent_at)
-        logits: Tensor = self.network(standardised)
+        logits: Tensor = self.network(self.standardise(values, present))
         return logits
+
+    def standardise(self, values: Tensor, present: Tensor) -> Tensor:
+        """What the network sees, float [jets, features]; absent entries at their place."""
+        return torch.where(present, (values - self.mean) / self.std, self.absent_at)
 
     def to_bytes(self) -> bytes:
         """The tagger file, as bytes."""

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,13 @@ from torch import Tensor
 from attacks.attack import Attack
 from attacks.distances import distances
 from attacks.success import WorkingPoint, is_right
+from common.errors import AdvtagError
 from common.files import whole_file
 from common.provenance import provenance
 from models.discriminators import discriminators
+from models.features import FeatureSet
 from models.inputs import Inputs
-from models.tagger import Tagger
+from models.tagger import Tagger, load_tagger
 from training.columns import Sample
 from training.metrics import fooling_ratios, performance, roc_histograms, susceptibility, working_points
 from training.suite import CHECK_JETS, Entry
@@ -108,6 +110,23 @@ class Bench:
         return outcome
 
 
+def load_taggers(files: Sequence[Path], classes: tuple[str, ...], features: FeatureSet) -> dict[str, Tagger]:
+    """Taggers by the name of their file, for columns with these classes and this feature card.
+
+    Raises:
+        AdvtagError: a file that cannot be read, a tagger of another card or of other classes, or two of one name
+    """
+    found: dict[str, Tagger] = {}
+    for path in files:
+        tagger = load_tagger(path, features)
+        if tagger.classes != classes:
+            raise AdvtagError(f"{path}: classes {', '.join(tagger.classes)}, but the columns have {', '.join(classes)}")
+        if path.stem in found:
+            raise AdvtagError(f"two taggers with the name {path.stem!r}; results go by name, rename one of the files")
+        found[path.stem] = tagger
+    return found
+
+
 def medium_working_point(logits: Tensor, sample: Sample, classes: tuple[str, ...]) -> WorkingPoint:
     """The cut on BvsL that `MISTAG` of the clean light jets pass."""
     score = discriminators(logits.softmax(1), classes)["BvsL"]
@@ -166,9 +185,9 @@ def read_run(path: Path, digest: str, device: torch.device) -> Outcome | None:
     try:
         table = pq.read_table(path)
         page = json.loads(table.schema.metadata[b"advtag"])
+        if page["digest"] != digest:
+            return None
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):
-        return None
-    if page["digest"] != digest:
         return None
     names = [name for name in table.column_names if name.startswith("logit_")]
     logits = np.stack([table[name].to_numpy() for name in names], axis=1)

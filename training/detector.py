@@ -23,8 +23,8 @@ from common.errors import AdvtagError
 from common.files import whole_file
 from configs.attacks import attack_config
 from models.inputs import Inputs
-from models.tagger import Tagger, load_tagger
-from training.bench import logits_of, moved_by
+from models.tagger import Tagger
+from training.bench import load_taggers, logits_of, moved_by
 from training.columns import Sample, read_splits, some_jets
 
 MIN_FOOLED = 20
@@ -135,9 +135,9 @@ def detect(columns: Path, files: list[Path], preset: str, jets: int, output: Pat
     Raises:
         AdvtagError: files that cannot be read or do not fit together, no such preset, or too few fooled jets
     """
-    samples, _, features = read_splits(columns, ("train", "test"))
+    samples, classes, features = read_splits(columns, ("train", "test"))
     attack = build_attack(attack_config({"preset": preset, "seed": seed}))
-    taggers = {path.stem: load_tagger(path, features) for path in files}
+    taggers = load_taggers(files, classes, features)
     train, test = (some_jets(samples[split], jets) for split in ("train", "test"))
     study = detector_study(taggers, attack, train, test, seed=seed)
     with whole_file(output) as aside:
@@ -147,8 +147,13 @@ def detect(columns: Path, files: list[Path], preset: str, jets: int, output: Pat
         lines.append(f"{name}: {found['fooled']} of {found['right']} jets fooled")
         for maker, figures in found["detectors"].items():
             lines.append(
-                f"  detector of {maker}: finds {figures['fooled_found']:.1%} of them "
-                f"(corrected fooling ratio {figures['corrected_fooling_ratio']:.3f}), "
-                f"takes {figures['clean_taken_for_fooled']:.1%} of clean jets for fooled"
+                f"  detector of {maker}: finds {_part(figures['fooled_found'])} of them "
+                f"(corrected fooling ratio {_part(figures['corrected_fooling_ratio'])}), "
+                f"takes {_part(figures['clean_taken_for_fooled'])} of clean jets for fooled"
             )
     return [*lines, str(output)]
+
+
+def _part(value: float | None) -> str:
+    """A fraction; of no jets, none."""
+    return "none" if value is None else f"{value:.1%}"

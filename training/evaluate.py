@@ -18,13 +18,11 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from attacks.success import is_right
-from common.errors import AdvtagError
 from common.files import whole_file
 from common.progress import progress_bar
 from common.provenance import provenance
 from models.discriminators import discriminators
-from models.tagger import load_tagger
-from training.bench import Bench, Outcome
+from training.bench import Bench, Outcome, load_taggers
 from training.columns import Sample, read_splits, some_jets
 from training.masking import Check, attack_checks, network_checks, verdict
 from training.suite import CHECK_JETS, EPSILONS, JETS, SuiteName, suite
@@ -71,9 +69,8 @@ def evaluate(
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     samples, classes, features = read_splits(columns, ("test",))
-    tagger = load_tagger(tagger_file, features).to(device)
-    if tagger.classes != classes:
-        raise AdvtagError(f"{columns}: classes {', '.join(classes)}, but {tagger_file} has {', '.join(tagger.classes)}")
+    (tagger,) = (tagger.to(device) for tagger in load_taggers([tagger_file], classes, features).values())
+    makers = {name: maker.to(device) for name, maker in load_taggers(others, classes, features).items()}
     sample = some_jets(samples["test"], settings.jets or JETS[settings.suite]).to(device)
     bench = Bench(tagger, sample, output / "runs")
     entries = suite(
@@ -88,17 +85,16 @@ def evaluate(
     outcomes: dict[str, Outcome] = {}
     transfers: dict[str, Outcome] = {}
     with progress_bar("runs", show=progress) as bar:
-        task = bar.add_task("evaluate", total=len(entries) + len(others))
+        task = bar.add_task("evaluate", total=len(entries) + len(makers))
         for name, entry in entries.items():
             bar.update(task, description=name)
             outcomes[name] = bench.run(name, entry, worst.survivors if entry.survivors else None)
             if not entry.check:
                 worst.add(name, outcomes[name])
             bar.advance(task)
-        for other in others:
-            bar.update(task, description=f"transfer from {other.stem}")
-            maker = load_tagger(other, features).to(device)
-            transfers[other.stem] = bench.run(f"transfer-{other.stem}", entries["pgd@1"], maker=maker)
+        for name, maker in makers.items():
+            bar.update(task, description=f"transfer from {name}")
+            transfers[name] = bench.run(f"transfer-{name}", entries["pgd@1"], maker=maker)
             bar.advance(task)
     result = {
         "tagger": str(tagger_file),
@@ -218,7 +214,8 @@ def table(result: dict[str, Any]) -> Table:
     found = Table(
         title=f"{result['jets']} jets, epsilon {result['settings']['epsilon']:g} {result['settings']['scale']}",
         caption="fooled: of those that are right when clean; WP: the same at the working point of 1 % mistag; AUC and "
-        "what it lost: BvsL, and what CvsL lost; JS, corr: largest distance of an input, change of correlations; first: jets it fooled first",
+        "what it lost: BvsL, and what CvsL lost; JS, corr: largest distance of an input, change of correlations; "
+        "first: jets it fooled first",
         box=SIMPLE,
         padding=(0, 1, 0, 0),
     )

@@ -62,7 +62,8 @@ def suite(
         entries |= {
             "pgd-l2": Entry(attack("pgd", steps=10, norm="l2")),
             "pip": Entry(attack("pip")),
-            "pip-pgd": Entry(attack("pip-pgd")),
+            # one step: integers have no budget but their steps
+            "pip-pgd": Entry(attack("pip-pgd", steps=1)),
             "rdsa": Entry(attack("rdsa")),
             "minifool": Entry(attack("minifool")),
             "conserv": Entry(attack("conserv")),
