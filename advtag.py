@@ -133,7 +133,7 @@ def train(config: Config, overrides: Overrides = None, dry_run: DryRun = False, 
 def evaluate(
     tagger: Annotated[Path, typer.Argument(help="Tagger file of `advtag train`", metavar="TAGGER")],
     columns: Annotated[Path, typer.Argument(help="Folder of `advtag columns`; the test split is used")],
-    output: Annotated[Path | None, typer.Option(help="Folder of the results [default: TAGGER.evaluation]")] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder of the results; TAGGER.evaluation if not given")] = None,
     suite: Annotated[
         Literal["quick", "standard", "full"], typer.Option(help="Which attacks, on how many jets")
     ] = "standard",
@@ -142,7 +142,9 @@ def evaluate(
         str, typer.Option(help="std, core, quantile, or a YAML table of uncertainties (see `advtag envelope`)")
     ] = "std",
     capped: Annotated[bool, typer.Option(help="Apply the relative caps of the feature card")] = True,
-    jets: Annotated[int | None, typer.Option(min=1, help="Jets of the test split [default: the suite's]")] = None,
+    jets: Annotated[
+        int | None, typer.Option(min=1, help="Jets of the test split; as many as the suite asks for if not given")
+    ] = None,
     transfer: Annotated[
         list[Path] | None, typer.Option(help="Another tagger, whose examples this one is shown; may be repeated")
     ] = None,

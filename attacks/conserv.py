@@ -61,8 +61,8 @@ class Conserv(Attack):
     So near jets are pushed, and the others move the other way to make room for them. The price falls tenfold from the
     first iteration to the last: cheap moves first. Published is the least visible admissible step along the gradient,
     without the last term: with these caps it fools 6 % of 20,000 simulated jets with the DeepCSV inputs at epsilon
-    0.1 (this form: 21 %), and 9 % at inf (37 %). Fooled jets, and
-    those that were wrong from the start, stay where they are and count.
+    0.1 (this form: 21 %), and 9 % at inf (37 %). Fooled jets, and those that were wrong from the start, stay where they
+    are and count.
 
     Entries that follow others (`same_as`, `proportional_to`) and those that are followed are frozen here. No entry
     leaves the range of its bins, where the histogram would not see it; one outside may only move back towards it.

@@ -1,6 +1,5 @@
 """Fast gradient sign method."""
 
-import torch
 from torch import Tensor
 
 from attacks.attack import Attack, input_gradient
@@ -20,4 +19,4 @@ class FGSM(Attack):
     def perturb(self, tagger: Tagger, inputs: Inputs, target: Tensor, interval: Interval) -> Tensor:
         """See `Attack`."""
         gradient, _ = input_gradient(tagger, inputs, target, interval, inputs.values)
-        return torch.addcmul(inputs.values, gradient.sign_(), self.budget.step(tagger))
+        return gradient.sign_().mul_(self.budget.step(tagger)).add_(inputs.values)

@@ -20,6 +20,7 @@ import yaml
 from tests.conftest import NANO, make_tagger
 
 ROOT = Path(__file__).parent.parent
+VERBS = ("simulate", "columns", "train", "evaluate", "detect", "envelope", "histograms", "plot", "report", "demo")
 
 
 def advtag(*arguments, file_size=None):
@@ -65,13 +66,13 @@ def leftovers(folder):
 def test_help_names_every_verb_without_loading_torch():
     result = advtag("--help")
     assert result.returncode == 0
-    for verb in ("simulate", "columns", "train", "histograms", "plot", "report", "demo"):
+    for verb in VERBS:
         assert verb in result.stdout
     code = "import sys, advtag; sys.exit('torch' in sys.modules or 'coffea' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
-@pytest.mark.parametrize("verb", ["simulate", "columns", "train", "histograms", "plot", "report", "demo"])
+@pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_an_example(verb):
     assert "Example: advtag" in advtag(verb, "--help").stdout
 

@@ -82,7 +82,8 @@ class Bench:
     def run(self, name: str, entry: Entry, jets: Tensor | None = None, maker: Tagger | None = None) -> Outcome:
         """One attack: made on `maker` (None: the tagger), shown to the tagger; on `jets`, places int64 (None: all)."""
         if jets is None:
-            jets = torch.arange(min(len(self.inputs), CHECK_JETS if entry.check else len(self.inputs)))
+            number = min(len(self.inputs), CHECK_JETS) if entry.check else len(self.inputs)
+            jets = torch.arange(number, device=self.target.device)
         inputs, target = self.inputs[jets], self.target[jets]
         maker = self.tagger if maker is None else maker
         digest = digest_of(repr(entry.attack), self.tagger, maker, inputs, target, self.working_point)

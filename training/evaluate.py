@@ -25,7 +25,7 @@ from models.discriminators import discriminators
 from training.bench import Bench, Outcome, load_taggers
 from training.columns import Sample, read_splits, some_jets
 from training.masking import Check, attack_checks, network_checks, verdict
-from training.suite import CHECK_JETS, EPSILONS, JETS, SuiteName, suite
+from training.suite import CHECK_JETS, EPSILONS, JETS, Entry, SuiteName, suite
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def evaluate(
             bar.advance(task)
         for name, maker in makers.items():
             bar.update(task, description=f"transfer from {name}")
-            transfers[name] = bench.run(f"transfer-{name}", entries["pgd@1"], maker=maker)
+            transfers[name] = bench.run(f"transfer-{name}", Entry(entries["pgd@1"].attack), maker=maker)
             bar.advance(task)
     result = {
         "tagger": str(tagger_file),

@@ -224,11 +224,11 @@ def place(shared_workplace):
 
 def test_detect_learns_from_training_jets_and_is_tested_on_test_jets(place, tmp_path) -> None:
     files = [place.folder / "out" / "taggers" / f"{name}.safetensors" for name in ("one", "two")]
-    lines = detect(place.columns, files, "bhive2024-ngm-evaluation", 1000, tmp_path / "new" / "d.json", 4)
+    lines = detect(place.columns, files, "bhive2024-ngm-evaluation", 900, tmp_path / "new" / "d.json", 4)
     page = json.loads((tmp_path / "new" / "d.json").read_text())
     attack = build_attack(attack_config({"preset": "bhive2024-ngm-evaluation", "seed": 4}))
     samples, _, _ = read_splits(place.columns, ("train", "test"))
-    train, test = (some_jets(samples[split], 1000) for split in ("train", "test"))
+    train, test = (some_jets(samples[split], 900) for split in ("train", "test"))
     taggers = {path.stem: load_tagger(path) for path in files}
     study = detector_study(taggers, attack, train, test, seed=4)
     assert page == {"attack": repr(attack), "taggers": json.loads(json.dumps(study))}

@@ -387,14 +387,15 @@ def same_commit(monkeypatch) -> None:
 
 
 def test_finished_runs_are_not_repeated(place, tmp_path, same_commit) -> None:
-    first = run(place, tmp_path)
+    small = replace(QUICK, jets=120)
+    first = run(place, tmp_path, small)
     before, written = stamps(tmp_path), (tmp_path / "jets.parquet").read_bytes()
-    again = run(place, tmp_path)
+    again = run(place, tmp_path, small)
     assert stamps(tmp_path) == before
     assert again == first  # seconds, too
     assert (tmp_path / "jets.parquet").read_bytes() == written
     # another suite shares what is the same attack on the same jets, and another tagger to transfer from adds one run
-    run(place, tmp_path, replace(QUICK, suite="standard"), [tagger_file(place, "other")])
+    run(place, tmp_path, replace(small, suite="standard"), [tagger_file(place, "other")])
     after = stamps(tmp_path)
     assert {name for name in before if after[name] != before[name]} == {"apgd-ce", "apgd-dlr-targeted", "square"}
     assert {"transfer-other", "conserv", "rdsa"} <= set(after)
@@ -536,7 +537,7 @@ def test_a_flavour_is_missing(place, tmp_path, missing) -> None:
     for path in columns.glob("tt/*.parquet"):
         whole = pq.read_table(path)
         pq.write_table(whole.filter(~np.isin(whole["flavour"].to_numpy(), codes)), path)
-    result = run(place, tmp_path / "out", replace(SETTINGS, jets=200), columns=columns)
+    result = run(place, tmp_path / "out", replace(SETTINGS, jets=120), columns=columns)
     lost = {"b": {"BvsL", "BvsC", "CvsB"}, "c": {"BvsC", "CvsL", "CvsB"}, "udsg": {"BvsL", "CvsL"}}[missing]
     for figures in (result["clean"], result["attacks"]["fgsm"]["performance"], result["worst_case"]["performance"]):
         assert {name for name in figures if figures[name]["auc"] is None} == lost
