@@ -4,15 +4,17 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from coffea.nanoevents import BaseSchema, NanoEventsFactory
 from scipy.stats import norm
 
 from attacks import Budget
 from attacks.envelope import envelope, envelopes, write_envelope
 from common.errors import AdvtagError
 from common.histograms import Dataset, HistogramFile
-from models.features import FeatureSet, Input
+from configs.schema import Region, Selection
+from models.features import FeatureSet, Input, load_features
 from models.tagger import Tagger
-from processors.histograms import book
+from processors.histograms import HistogramProcessor, book
 
 EDGES = np.linspace(-4, 4, 41)
 NUMBER = 5000
@@ -233,3 +235,31 @@ def test_written_table_is_the_scale_of_a_budget(file, tmp_path) -> None:
     attack = build_attack(attack_config({"kind": "fgsm", "epsilon": 0.5, "scale": path}))
     assert attack.budget == Budget(epsilon=0.5, scale=table)
     assert attack.budget.step(tagger).tolist() == pytest.approx([0.5 * table["x"], 0.5 * table["y"], 0])
+
+
+def test_simulated_data_against_simulation(simulated, taggers) -> None:
+    """Events of the simulation, its hidden variant as data: what is measured well is left little room."""
+    features = load_features("deepcsv")
+    content = {"nominal": taggers["nominal"].read_bytes()}
+    datasets = {"ttbar": False, "data": True}
+    job = HistogramProcessor(features, Selection(), datasets, {"all": Region()}, content, {}, "float32")
+    filled = []
+    for name, pattern in (("ttbar", "ttbar_mc_*.root"), ("data", "ttbar_data_*.root")):
+        for path in sorted(simulated.glob(pattern)):
+            metadata = {"dataset": name, "filename": str(path)}
+            factory = NanoEventsFactory.from_root(
+                {str(path): "Events"}, schemaclass=BaseSchema, mode="virtual", metadata=metadata
+            )
+            filled.append(job.process(factory.events())["histograms"])
+    names = ("pt", "eta", "jetNTracks", "trackJetPt", "trackSip2dSig_0", "trackPtRatio_0")
+    histograms = {name: sum(part[name] for part in filled) for name in names}
+    page = {"ttbar": Dataset(False, 500.0, 300.0, 300, 1), "data": Dataset(True, None, 100.0, 100, 1)}
+    found = envelopes(HistogramFile(histograms, names, (), page, 1.0, {}), "all")
+    assert set(found) == {*names} - {"jetNTracks"}
+    for name, entry in found.items():
+        data = histograms[name]["data", "all", :, 0, 0, "raw", :].project(name)
+        content, centres = data.values(), data.axes[0].centers
+        width = np.sqrt(np.average((centres - np.average(centres, weights=content)) ** 2, weights=content))
+        assert 0.5 * width / np.sqrt(content.sum()) < entry.uncertainty < width
+        assert abs(entry.shift) <= entry.uncertainty
+        assert entry.chi2 < 3 * entry.ndf

@@ -60,7 +60,8 @@ def test_network_that_hides_nothing(jets) -> None:
 
 def test_network_that_ends_in_a_softmax(jets) -> None:
     assert passed(made(lambda logits: logits.softmax(1)), jets) == {LOGITS: False, SAME: True, GRADIENTS: True}
-    # normalised, but not all of them in [0, 1]: no probabilities
+    # of sum 1 but not all of them in [0, 1], or the other way round: no probabilities
+    assert passed(made(lambda logits: logits.softmax(1) / 2), jets)[LOGITS]
     assert passed(made(lambda logits: logits.log_softmax(1)), jets)[LOGITS]
     assert passed(made(lambda logits: logits - logits.mean(1, keepdim=True) + 0.25), jets)[LOGITS]
 
