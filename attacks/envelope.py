@@ -17,6 +17,10 @@ from common.histograms import RAW, HistogramFile, read_histograms
 
 Array = NDArray[np.float64]
 STEPS = 401
+MARGIN = 0.125
+"""Part of the range that is left out at each end."""
+FEWEST = 3
+"""Bins of which a shift, a normalisation and their fit can be told apart."""
 MIN_ENTRIES = 100
 """Effective entries below which a shape says nothing."""
 ENOUGH = 10.0
@@ -39,8 +43,10 @@ class Envelope:
 def envelope(edges: Array, data: Array, data_variance: Array, mc: Array, mc_variance: Array) -> Envelope:
     """Largest shift |d| of all simulated entries together that data leave open at one standard deviation.
 
-    Simulation is normalised to data and shifted by d, entries spread evenly over their bin; chi2(d) with the
-    variances of both, in bins where 10 entries or more are expected. Open are all d with chi2 <= chi2_min + S^2,
+    Simulation is shifted by d, entries spread evenly over their bin, and normalised to data in a window: an eighth of
+    the range is left out at both ends and is how far the shift may go, since nobody knows what lies beyond an edge, and a
+    cut at it does not shift. chi2(d) is taken with the variances of both, in bins of that window where 10 entries or
+    more are expected; where there are fewer than three, all shifts are open. Open are all d with chi2 <= chi2_min + S^2,
     S^2 = max(1, chi2_min/ndf): where no shift describes the data, the envelope widens by the scale factor of the
     Particle Data Group (Review of Particle Physics, introduction).
 
@@ -53,16 +59,23 @@ def envelope(edges: Array, data: Array, data_variance: Array, mc: Array, mc_vari
     """
     factor = data.sum() / mc.sum()
     mc, mc_variance = factor * mc, factor**2 * mc_variance
+    farthest = MARGIN * (edges[-1] - edges[0])
     starts = _starts(mc, mc_variance)
-    data, data_variance = np.add.reduceat(data, starts), np.add.reduceat(data_variance, starts)
     kept = edges[np.append(starts, len(mc))]
-    ndf = max(len(data) - 2, 1)
-    variance = data_variance + np.add.reduceat(mc_variance, starts)
+    inside = (kept[:-1] >= edges[0] + farthest) & (kept[1:] <= edges[-1] - farthest)
+    if inside.sum() < FEWEST:
+        return Envelope(float(farthest), 0.0, 0.0, 0)
+    window = slice(int(inside.argmax()), int(inside.argmax() + inside.sum()))
+    kept = kept[window.start : window.stop + 1]
+    data, data_variance = (np.add.reduceat(values, starts)[window] for values in (data, data_variance))
+    variance = data_variance + np.add.reduceat(mc_variance, starts)[window]
+    ndf = len(data) - 2
     numbers, below = np.arange(len(edges)), np.concatenate([[0.0], np.cumsum(mc)])
 
     def chi2(shifts: Array) -> Array:
         place = np.interp(kept - shifts[:, None], edges, numbers)
         shifted = np.diff(np.interp(place, numbers, below), axis=1)
+        shifted *= (data.sum() / np.maximum(shifted.sum(1), 1e-300))[:, None]
         # an edge that cuts a bin into t and 1 - t leaves t^2 and (1 - t)^2 of its variance: without the rest,
         # simulation with few entries would fit best half a bin away, where neighbours are averaged
         part = place % 1
@@ -73,12 +86,12 @@ def envelope(edges: Array, data: Array, data_variance: Array, mc: Array, mc_vari
         found = chi2(shifts)
         return shifts[found <= found.min() + max(1.0, found.min() / ndf)], found
 
-    reach = (edges[-1] - edges[0]) / 4
+    reach = farthest
     for _ in range(3):  # a grid, then finer ones over what was left open
         shifts = np.linspace(-reach, reach, STEPS)
         left, found = open_shifts(shifts)
         step = shifts[1] - shifts[0]
-        reach = min(reach, np.abs(left).max() + 2 * step)
+        reach = min(farthest, np.abs(left).max() + 2 * step)
     best = int(found.argmin())
     return Envelope(float(np.abs(left).max()), float(shifts[best]), float(found[best]), ndf)
 
