@@ -55,6 +55,21 @@ def build_attack(config: AttackConfig) -> Attack:
     return ATTACKS[config.kind](budget, **parameters)
 
 
+def build_attacks(configs: Mapping[str, AttackConfig]) -> dict[str, Attack]:
+    """The attacks of a configuration by name.
+
+    Raises:
+        AdvtagError: parameters that no attack takes, with the place in the configuration
+    """
+    built = {}
+    for name, config in configs.items():
+        try:
+            built[name] = build_attack(config)
+        except AdvtagError as error:
+            raise AdvtagError(f"attacks.{name}: {error}") from error
+    return built
+
+
 def read_uncertainties(path: Path) -> Mapping[str, float]:
     """Read a table of uncertainties: YAML, numbers in physical units by input name under the key `uncertainties`.
 

@@ -44,11 +44,11 @@ def envelope(edges: Array, data: Array, data_variance: Array, mc: Array, mc_vari
     """Largest shift |d| of all simulated entries together that data leave open at one standard deviation.
 
     Simulation is shifted by d, entries spread evenly over their bin, and normalised to data in a window: an eighth of
-    the range is left out at both ends and is how far the shift may go, since nobody knows what lies beyond an edge, and a
-    cut at it does not shift. chi2(d) is taken with the variances of both, in bins of that window where 10 entries or
-    more are expected; where there are fewer than three, all shifts are open. Open are all d with chi2 <= chi2_min + S^2,
-    S^2 = max(1, chi2_min/ndf): where no shift describes the data, the envelope widens by the scale factor of the
-    Particle Data Group (Review of Particle Physics, introduction).
+    the range is left out at both ends and is how far the shift may go, since nobody knows what lies beyond an edge,
+    and a cut at it does not shift. chi2(d) is taken with the variances of both, in bins of that window where 10
+    entries or more are expected; where there are fewer than three, all shifts are open. Open are all d with
+    chi2 <= chi2_min + S^2, S^2 = max(1, chi2_min/ndf): where no shift describes the data, the envelope widens by the
+    scale factor of the Particle Data Group (Review of Particle Physics, introduction).
 
     Args:
         edges: [bins + 1], of bins of one width

@@ -15,8 +15,9 @@ class NGM(Attack):
     g = s dL/dx is the gradient of the cross entropy in units of s; its norm runs over the entries of one group of the
     feature card (jet, tracks, vertex, ...). FGSM moves every entry equally far; here those that the loss depends on
     most move farthest. Source: the training script of RobustParTAK4 (`Part_train_ADV_NormedGradMethod.py` in the
-    DeepJet of A. Stein; tagger: CMSSW PR 41275). Theirs takes the norm over all entries of an input tensor, whether
-    they move or not, and no smaller than 1e-6. Here it runs over the present entries that may move by themselves,
+    DeepJet of A. Stein; tagger: CMSSW PR 41275). Theirs takes the gradient in the inputs as the network gets them, so
+    that the direction depends on their units, and its norm over all entries of an input tensor, whether they move or
+    not, and no smaller than 1e-6. Here it runs over the present entries that may move by themselves,
     and is what it is: with a floor, jets that the tagger is sure about would not move.
     """
 

@@ -28,7 +28,8 @@ import numpy as np
 import torch
 import uproot
 
-from configs.schema import Attack, Dataset, Region, Run, Selection
+from attacks import FGSM, Budget
+from configs.schema import Dataset, Region, Run, Selection
 from models.discriminators import DISCRIMINATORS, discriminators
 from models.features import FeatureSet, load_features
 from models.tagger import Tagger
@@ -163,7 +164,7 @@ def advtag(path: Path, features: FeatureSet, tagger: Tagger) -> dict[str, hist.H
         {"ttbar": False},
         {"inclusive": Region()},
         {"nominal": tagger.to_bytes()},
-        {"fgsm": Attack(kind="fgsm", epsilon=EPSILON)},
+        {"fgsm": FGSM(Budget(epsilon=EPSILON))},
         "float32",
     )
     run = Run(executor="iterative", chunksize=CHUNK)

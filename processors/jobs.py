@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from attacks.build import build_attack
+from attacks.build import build_attacks
 from common.errors import AdvtagError
 from common.files import whole_folder
 from common.histograms import HISTOGRAMS, HistogramFile
@@ -74,6 +74,7 @@ def make_histograms(analysis: Analysis, *, progress: bool = True) -> Path:
     if wanted is None:
         raise AdvtagError("configuration: `advtag histograms` needs the key `histograms`")
     features = load_features(analysis.features)
+    attacks = build_attacks({name: analysis.attacks[name] for name in wanted.attacks})
     for path in wanted.taggers.values():
         load_tagger(path, features)  # refuse a wrong one before any file is opened
     datasets = {name: analysis.datasets[name] for name in wanted.datasets}
@@ -85,7 +86,7 @@ def make_histograms(analysis: Analysis, *, progress: bool = True) -> Path:
         {name: dataset.data for name, dataset in datasets.items()},
         wanted.regions,
         {name: read_tagger(path) for name, path in wanted.taggers.items()},
-        {name: build_attack(analysis.attacks[name]) for name in wanted.attacks},
+        attacks,
         wanted.precision,
     )
     output = run_processor(job, files, read_list(features, regions), analysis.run, progress=progress)

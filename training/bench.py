@@ -98,6 +98,7 @@ class Bench:
         record = {
             "attack": repr(entry.attack),
             "jets": len(jets),
+            "survivors": entry.survivors,
             "seconds": seconds,
             "fooled": self.fooled(logits, jets),
         }
@@ -129,10 +130,16 @@ def load_taggers(files: Sequence[Path], classes: tuple[str, ...], features: Feat
 
 
 def medium_working_point(logits: Tensor, sample: Sample, classes: tuple[str, ...]) -> WorkingPoint:
-    """The cut on BvsL that `MISTAG` of the clean light jets pass."""
+    """The cut on BvsL that `MISTAG` of the clean light jets pass, counted with |w|."""
     score = discriminators(logits.softmax(1), classes)["BvsL"]
-    light = sample.target == classes.index("udsg")
-    return WorkingPoint("BvsL", float(torch.quantile(score[light].double(), 1 - MISTAG)) if light.any() else 0.5)
+    light = (sample.target == classes.index("udsg")).cpu().numpy()
+    if not light.any():
+        return WorkingPoint("BvsL", 0.5)
+    score, weight = score.double().cpu().numpy()[light], np.abs(sample.weight.cpu().numpy()[light])
+    if not weight.any():
+        return WorkingPoint("BvsL", 0.5)
+    cut = np.quantile(score, 1 - MISTAG, weights=weight, method="inverted_cdf")
+    return WorkingPoint("BvsL", float(np.clip(cut, 0, 1)))
 
 
 def logits_of(tagger: Tagger, inputs: Inputs) -> Tensor:

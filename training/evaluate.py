@@ -27,6 +27,9 @@ from training.columns import Sample, read_splits, some_jets
 from training.masking import Check, attack_checks, network_checks, verdict
 from training.suite import CHECK_JETS, EPSILONS, JETS, Entry, SuiteName, suite
 
+FEWEST_JETS = 500
+"""Of which a fooling ratio or an AUC says something."""
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -89,9 +92,12 @@ def evaluate(
         for name, entry in entries.items():
             bar.update(task, description=name)
             outcomes[name] = bench.run(name, entry, worst.survivors if entry.survivors else None)
-            if not entry.check:
+            if not (entry.check or entry.integers):
                 worst.add(name, outcomes[name])
             bar.advance(task)
+        within_budget = worst.record()
+        for name in (name for name, entry in entries.items() if entry.integers):
+            worst.add(name, outcomes[name])
         for name, maker in makers.items():
             bar.update(task, description=f"transfer from {name}")
             transfers[name] = bench.run(f"transfer-{name}", Entry(entries["pgd@1"].attack), maker=maker)
@@ -105,7 +111,8 @@ def evaluate(
         "working_point": asdict(bench.working_point),
         "clean": bench.clean,
         "attacks": {name: outcomes[name].record for name, entry in entries.items() if not entry.check},
-        "worst_case": worst.record(),
+        "worst_case": within_budget,
+        "worst_case_with_integers": worst.record() if any(entry.integers for entry in entries.values()) else None,
         "transfer": {name: outcome.record for name, outcome in transfers.items()},
         "checks": {},
     }
@@ -114,8 +121,10 @@ def evaluate(
         *checks_of(bench, outcomes, transfers, worst),
     ]
     result["checks"] = {check.name: asdict(check) for check in checks}
-    result["verdict"] = verdict(checks)
-    write_jets(output / "jets.parquet", sample, bench, worst)
+    enough = settings.epsilon > 0 and len(sample) >= FEWEST_JETS
+    result["verdict"] = verdict(checks) if enough else f"nothing to judge: epsilon 0, or fewer than {FEWEST_JETS} jets"
+    page = {key: result[key] for key in ("tagger", "columns", "settings", "versions")}
+    write_jets(output / "jets.parquet", sample, bench, worst, page)
     with whole_file(output / "evaluation.json") as aside:
         aside.write_text(json.dumps(result, indent=1, allow_nan=False), encoding="utf-8")
     return result
@@ -160,7 +169,7 @@ class WorstCase:
         """Figures for JSON; `first_to_fool` counts jets by attack."""
         everyone = slice(None)
         return {
-            "first_to_fool": self.first,
+            "first_to_fool": dict(self.first),
             "fooled": self.bench.fooled(self.logits, everyone),
             "performance": self.bench.performance(self.logits, everyone),
         }
@@ -191,8 +200,10 @@ def checks_of(
     )
 
 
-def write_jets(path: Path, sample: Sample, bench: Bench, worst: WorstCase) -> None:
-    """Per jet: who it is, its class, what the tagger says of it clean and in the worst case, and what fooled it."""
+def write_jets(path: Path, sample: Sample, bench: Bench, worst: WorstCase, page: dict[str, Any]) -> None:
+    """Per jet: who it is, its class, what the tagger says of it clean and in the worst case (integers and all), and
+    what fooled it; `page`, what was run, goes into the metadata.
+    """
     columns: dict[str, Any] = {
         "key": sample.inputs.key.cpu().numpy(),
         "target": sample.target.cpu().numpy().astype("int8"),
@@ -206,7 +217,8 @@ def write_jets(path: Path, sample: Sample, bench: Bench, worst: WorstCase) -> No
         scores = discriminators(logits.softmax(1), bench.tagger.classes)
         columns |= {f"{score}_{name}": values.cpu().numpy() for score, values in scores.items()}
     with whole_file(path) as aside:
-        pq.write_table(pa.table(columns), aside, compression="zstd")
+        table = pa.table(columns).replace_schema_metadata({"advtag": json.dumps(page)})
+        pq.write_table(table, aside, compression="zstd")
 
 
 def table(result: dict[str, Any]) -> Table:
@@ -215,7 +227,7 @@ def table(result: dict[str, Any]) -> Table:
         title=f"{result['jets']} jets, epsilon {result['settings']['epsilon']:g} {result['settings']['scale']}",
         caption="fooled: of those that are right when clean; WP: the same at the working point of 1 % mistag; AUC and "
         "what it lost: BvsL, and what CvsL lost; JS, corr: largest distance of an input, change of correlations; "
-        "first: jets it fooled first",
+        "first: jets it fooled first. apgd and square see survivors only; epsilon does not bound the integers of pip",
         box=SIMPLE,
         padding=(0, 1, 0, 0),
     )
@@ -223,18 +235,26 @@ def table(result: dict[str, Any]) -> Table:
         found.add_column(heading, justify="left" if heading == "attack" else "right", no_wrap=True)
     found.add_row("clean", "", "", _number(result["clean"]["BvsL"]["auc"]))
     rows = {**result["attacks"], **{f"from {name}": record for name, record in result["transfer"].items()}}
-    for name, record in {**rows, "worst case": result["worst_case"]}.items():
+    worst = {"worst case": result["worst_case"]}
+    if result["worst_case_with_integers"]:
+        worst["with integers"] = result["worst_case_with_integers"]
+    first = (result["worst_case_with_integers"] or result["worst_case"])["first_to_fool"]
+    for name, record in {**rows, **worst}.items():
         performance, moved = record.get("performance"), record.get("distances", {})
         lost = {score: figures["susceptibility"]["difference"] for score, figures in (performance or {}).items()}
         found.add_row(
             name,
-            *(_number(record["fooled"][kind]["all"]["ratio"], 3) for kind in ("argmax", "working_point")),
+            # of survivors only, a ratio would look weak beside the others
+            *(
+                "" if record.get("survivors") else _number(record["fooled"][kind]["all"]["ratio"], 3)
+                for kind in ("argmax", "working_point")
+            ),
             _number(performance["BvsL"]["auc"] if performance else None),
             _number(lost.get("BvsL"), 3),
             _number(lost.get("CvsL"), 3),
             _number(moved.get("js_max"), 3),
             _number(moved.get("correlation_change"), 3),
-            str(result["worst_case"]["first_to_fool"].get(name, "")),
+            str(first.get(name, "")),
         )
     return found
 

@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 
 from attacks import Attack
 from attacks.attack import evaluation_mode
-from attacks.build import build_attack
+from attacks.build import build_attack, build_attacks
 from common.errors import AdvtagError
 from common.files import whole_file
 from common.progress import progress_bar
@@ -47,6 +47,7 @@ def train_all(analysis: Analysis, *, progress: bool = True) -> list[Path]:
     """
     if not analysis.training:
         raise AdvtagError("configuration: `advtag train` needs the key `training`")
+    build_attacks(analysis.attacks)  # refuse a wrong one before anything is trained
     columns = read_columns(analysis.output / "columns")
     card = load_features(analysis.features)
     if columns.features.digest != card.digest:

@@ -188,7 +188,6 @@ def test_numbers_without_a_sign_of_masking() -> None:
             {UNBOUND, NOISE, SEARCH, TRANSFER},
         ),
     ],
-    ids=str,
 )
 def test_numbers_that_fail_a_check(changes, fails) -> None:
     assert failing(**changes) == fails

@@ -9,7 +9,8 @@ from common.errors import AdvtagError
 from training.suite import EPSILONS, JETS, suite
 
 QUICK = ["noise", "systematic-up", "systematic-down", "fgsm", "ngm", "pgd"]
-MORE = ["pgd-l2", "pip", "pip-pgd", "rdsa", "minifool", "conserv"]
+MORE = ["pgd-l2", "rdsa", "minifool", "conserv"]
+INTEGERS = ["pip", "pip-pgd"]
 SEARCHES = ["apgd-ce", "apgd-dlr-targeted", "square"]
 CHECKS = [*(f"pgd@{factor:g}" for factor in EPSILONS), "pgd-restarts", "unbounded"]
 
@@ -22,8 +23,8 @@ def made(name="standard", classes=4, **changes):
     ("name", "names"),
     [
         ("quick", [*QUICK, *SEARCHES, *CHECKS]),
-        ("standard", [*QUICK, *MORE, *SEARCHES, *CHECKS]),
-        ("full", [*QUICK, *MORE, *SEARCHES, *CHECKS]),
+        ("standard", [*QUICK, *MORE, *SEARCHES, *INTEGERS, *CHECKS]),
+        ("full", [*QUICK, *MORE, *SEARCHES, *INTEGERS, *CHECKS]),
     ],
 )
 def test_runs_by_name_in_order(name, names) -> None:
