@@ -49,7 +49,8 @@ class Conserv(Attack):
     sum f_c D_c; traces are linear: |D| <= sum f_c |D_c| <= correlation_cap sum f_c tr_c/sqrt(d), which is the
     right-hand side of the union. For that, bins and standardisation must be common to all chunks. Since M is positive
     semidefinite, tr/sqrt(d) is at most |E[u u^T]|_F: relative to the norm, the change is correlation_cap or less. The
-    moments hold the means and variances, too; how far Pearson's coefficients go, `attacks.distances` says.
+    moments hold the means and variances, too; how far Pearson's coefficients go, `attacks.distances` says. Of a part of
+    the sample that a cut on an input selects nothing is promised.
 
     Each iteration visits the jets that the tagger is still right about, in an order fixed by their keys, and their
     entries one by one. Of random steps in both directions that both caps admit, or none, it takes the one with the
