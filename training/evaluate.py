@@ -22,6 +22,7 @@ from common.files import whole_file
 from common.progress import progress_bar
 from common.provenance import provenance
 from models.discriminators import discriminators
+from models.tagger import Tagger
 from training.bench import Bench, Outcome, load_taggers
 from training.columns import Sample, read_splits, some_jets
 from training.masking import Check, attack_checks, network_checks, verdict
@@ -84,6 +85,45 @@ def evaluate(
         capped=settings.capped,
         seed=settings.seed,
     )
+    runs = run_all(bench, entries, makers, progress)
+    result: dict[str, Any] = {
+        "tagger": str(tagger_file),
+        "columns": str(columns),
+        "settings": {**asdict(settings), "scale": str(settings.scale)},
+        "versions": provenance(),
+        "jets": len(sample),
+        "working_point": asdict(bench.working_point),
+        "clean": bench.clean,
+        **records(runs, entries),
+    }
+    checks = [
+        *network_checks(tagger, bench.inputs[:CHECK_JETS], bench.target[:CHECK_JETS]),
+        *checks_of(bench, runs),
+    ]
+    result["checks"] = {check.name: asdict(check) for check in checks}
+    enough = settings.epsilon > 0 and len(sample) >= FEWEST_JETS
+    result["verdict"] = verdict(checks) if enough else f"nothing to judge: epsilon 0, or fewer than {FEWEST_JETS} jets"
+    page = {key: result[key] for key in ("tagger", "columns", "settings", "versions")}
+    write_jets(output / "jets.parquet", sample, bench, runs.worst, page)
+    with whole_file(output / "evaluation.json") as aside:
+        aside.write_text(json.dumps(result, indent=1, allow_nan=False), encoding="utf-8")
+    return result
+
+
+@dataclass(frozen=True)
+class Runs:
+    """What the runs of a suite did."""
+
+    outcomes: dict[str, Outcome]
+    transfers: dict[str, Outcome]
+    worst: "WorstCase"
+    """of all attacks"""
+    within_budget: dict[str, Any]
+    """record of the worst case without the attacks that move integers"""
+
+
+def run_all(bench: Bench, entries: Mapping[str, Entry], makers: Mapping[str, Tagger], progress: bool) -> Runs:
+    """Run a suite, then the examples of other taggers."""
     worst = WorstCase(bench)
     outcomes: dict[str, Outcome] = {}
     transfers: dict[str, Outcome] = {}
@@ -102,32 +142,18 @@ def evaluate(
             bar.update(task, description=f"transfer from {name}")
             transfers[name] = bench.run(f"transfer-{name}", Entry(entries["pgd@1"].attack), maker=maker)
             bar.advance(task)
-    result = {
-        "tagger": str(tagger_file),
-        "columns": str(columns),
-        "settings": {**asdict(settings), "scale": str(settings.scale)},
-        "versions": provenance(),
-        "jets": len(sample),
-        "working_point": asdict(bench.working_point),
-        "clean": bench.clean,
-        "attacks": {name: outcomes[name].record for name, entry in entries.items() if not entry.check},
-        "worst_case": within_budget,
-        "worst_case_with_integers": worst.record() if any(entry.integers for entry in entries.values()) else None,
-        "transfer": {name: outcome.record for name, outcome in transfers.items()},
-        "checks": {},
+    return Runs(outcomes, transfers, worst, within_budget)
+
+
+def records(runs: Runs, entries: Mapping[str, Entry]) -> dict[str, Any]:
+    """Figures of the runs, for JSON."""
+    integers = any(entry.integers for entry in entries.values())
+    return {
+        "attacks": {name: runs.outcomes[name].record for name, entry in entries.items() if not entry.check},
+        "worst_case": runs.within_budget,
+        "worst_case_with_integers": runs.worst.record() if integers else None,
+        "transfer": {name: outcome.record for name, outcome in runs.transfers.items()},
     }
-    checks = [
-        *network_checks(tagger, bench.inputs[:CHECK_JETS], bench.target[:CHECK_JETS]),
-        *checks_of(bench, outcomes, transfers, worst),
-    ]
-    result["checks"] = {check.name: asdict(check) for check in checks}
-    enough = settings.epsilon > 0 and len(sample) >= FEWEST_JETS
-    result["verdict"] = verdict(checks) if enough else f"nothing to judge: epsilon 0, or fewer than {FEWEST_JETS} jets"
-    page = {key: result[key] for key in ("tagger", "columns", "settings", "versions")}
-    write_jets(output / "jets.parquet", sample, bench, worst, page)
-    with whole_file(output / "evaluation.json") as aside:
-        aside.write_text(json.dumps(result, indent=1, allow_nan=False), encoding="utf-8")
-    return result
 
 
 class WorstCase:
@@ -175,9 +201,7 @@ class WorstCase:
         }
 
 
-def checks_of(
-    bench: Bench, outcomes: Mapping[str, Outcome], transfers: Mapping[str, Outcome], worst: WorstCase
-) -> list[Check]:
+def checks_of(bench: Bench, runs: Runs) -> list[Check]:
     """The masking checks, each on the same `CHECK_JETS` jets."""
     some = slice(CHECK_JETS)
 
@@ -190,13 +214,13 @@ def checks_of(
         return found
 
     raw = Outcome(torch.arange(len(bench.target)), bench.logits, {})
-    areas = {"raw": area(raw), **{name: area(outcomes[name]) for name in ("noise", "fgsm", "pgd@1", "unbounded")}}
+    areas = {"raw": area(raw), **{name: area(runs.outcomes[name]) for name in ("noise", "fgsm", "pgd@1", "unbounded")}}
     return attack_checks(
         areas,
-        {name: fooled(outcomes[name]) for name in ("pgd", "pgd-restarts")},
-        {name: area(outcome) for name, outcome in transfers.items()},
-        {factor: area(outcomes[f"pgd@{factor:g}"]) for factor in EPSILONS},
-        worst.first["square"] / max(int(bench.right.sum()), 1),
+        {name: fooled(runs.outcomes[name]) for name in ("pgd", "pgd-restarts")},
+        {name: area(outcome) for name, outcome in runs.transfers.items()},
+        {factor: area(runs.outcomes[f"pgd@{factor:g}"]) for factor in EPSILONS},
+        runs.worst.first["square"] / max(int(bench.right.sum()), 1),
     )
 
 
