@@ -64,6 +64,12 @@ def sample(folder: Path, events: int, seeds: int = 2000) -> Path:
     return path
 
 
+def uncoupled(features: FeatureSet) -> FeatureSet:
+    """The card without inputs that move together or are pinned: the other loops do not know how."""
+    plain = {"same_as": (), "pinned": ()}
+    return FeatureSet(name=features.name, inputs=tuple(entry.model_copy(update=plain) for entry in features.inputs))
+
+
 def bare(path: Path, features: FeatureSet, tagger: Tagger) -> dict[str, hist.Hist]:
     """The loop as usually written."""
     axes = [input_axis(feature) for feature in features.inputs]
@@ -201,7 +207,7 @@ def main() -> None:
     parser.add_argument("--file", type=Path, help="use this NanoAOD-like file instead of simulating one")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    features = load_features("deepcsv")
+    features = uncoupled(load_features("deepcsv"))
     with tempfile.TemporaryDirectory() as folder:
         path = options.file or sample(Path(folder), options.events)
         with uproot.open(path) as file:
