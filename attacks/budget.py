@@ -36,10 +36,6 @@ class Interval:
             free = free.index_copy(1, columns, free[:, columns] & ~self.coupling.follows)
         return free
 
-    def couple(self, values: Tensor) -> Tensor:
-        """The entries that follow others, recomputed; values [jets, features]."""
-        return values if self.coupling is None else self.coupling.recompute_(values.clone())
-
     def project(self, values: Tensor) -> Tensor:
         """The nearest values [jets, features] inside; absent and frozen entries as they were, bit by bit."""
         inside = torch.clamp(values, self.low, self.high)

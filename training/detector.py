@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
@@ -73,8 +72,7 @@ class Detector:
 
 def standardised(tagger: Tagger, jets: Inputs) -> NDArray[np.float32]:
     """What the tagger's network sees, float32 [jets, features]."""
-    seen = torch.where(jets.present, (jets.values - tagger.mean) / tagger.std, tagger.absent_at)
-    return np.asarray(seen.cpu().numpy(), dtype=np.float32)
+    return np.asarray(tagger.standardise(jets.values, jets.present).cpu().numpy(), dtype=np.float32)
 
 
 def fooled_jets(tagger: Tagger, attack: Attack, inputs: Inputs, target: Tensor) -> tuple[Inputs, Inputs]:
