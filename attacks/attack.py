@@ -135,7 +135,7 @@ def input_gradient(
     with torch.enable_grad():
         losses = objective(tagger.network(seen), target)
         (gradient,) = torch.autograd.grad(losses.sum(), seen)
-    gradient.div_(tagger.std).mul_(inputs.present)
+    tagger.physical_gradient_(gradient, inputs.present)
     if interval.coupling is not None:
         interval.coupling.pull_back_(gradient)
     if not torch.isfinite(gradient.sum()) and not torch.isfinite(gradient).all():

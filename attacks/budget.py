@@ -4,10 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from attacks.coupling import Coupling, coupling_of
+from attacks.interval_kernel import fill_interval
 from common.errors import AdvtagError
 from models.features import FeatureSet
 from models.inputs import Inputs
@@ -93,43 +95,41 @@ class Budget:
         """Where each entry may go."""
         values, features = inputs.values.detach(), tagger.features
         coupling, stuck = coupling_of(features, inputs)
-        reach = self._reach(tagger, inputs)
-        for k, value in features.pins:
-            reach[:, k].masked_fill_(values[:, k] == value, 0)
-        if stuck is not None:
-            reach.masked_fill_(stuck, 0)
-        lowest, highest = torch.as_tensor(features.bounds, dtype=values.dtype, device=values.device).T.contiguous()
-        low = values - reach
-        high = reach.add_(values)
-        torch.maximum(low, lowest, out=low)
-        torch.minimum(high, highest, out=high)
-        torch.minimum(low, values, out=low)
-        torch.maximum(high, values, out=high)
+        movable = inputs.present if stuck is None else inputs.present & ~stuck
+        step = self.step(tagger).to(values.dtype)
+        step = step.masked_fill(torch.as_tensor(features.integer | features.frozen, device=values.device), 0)
+        caps = torch.as_tensor(features.caps) if self.capped else torch.full((len(features),), torch.inf)
+        caps, bounds = (limit.to(values) for limit in (caps, torch.as_tensor(features.bounds.T.copy())))
+        between = _between_compiled if values.device.type == "cpu" else _between
+        low, high = between(values, movable, step, caps, bounds, features.pins)
         if coupling is not None:
             coupling.narrow_(low, high)
         return Interval(values, low, high, coupling)
 
-    def _reach(self, tagger: Tagger, inputs: Inputs) -> Tensor:
-        """Largest move of each entry, [jets, features]: min(eps s, r |x|), 0 where absent, integer or frozen.
 
-        Few passes and in place: FGSM should cost little more than one pass forward and one back.
-        """
-        values, features = inputs.values.detach(), tagger.features
-        still = torch.as_tensor(features.integer | features.frozen, device=values.device)
-        step = self.step(tagger).to(values.dtype).masked_fill(still, 0)
-        caps = torch.as_tensor(features.caps, dtype=values.dtype, device=values.device)
-        if not self.capped or not torch.isfinite(caps).any():
-            reach = step.expand_as(values).clone()
-        elif torch.isfinite(caps).all():
-            reach = values.abs().mul_(caps)
-            torch.minimum(reach, step, out=reach)
-        else:
-            # an uncapped feature: 0 |x|, which is no number for infinity, and no cap
-            reach = values.abs().mul_(caps.nan_to_num(posinf=0)).add_(torch.where(torch.isfinite(caps), 0, caps))
-            torch.fmin(reach, step, out=reach)
-        if self.epsilon == torch.inf:
-            return reach.masked_fill_(~inputs.present, 0)
-        return reach if inputs.present.all() else reach.mul_(inputs.present)  # quicker, where nothing is infinite
+def _between(
+    values: Tensor, movable: Tensor, step: Tensor, caps: Tensor, bounds: Tensor, pins: tuple[tuple[int, float], ...]
+) -> tuple[Tensor, Tensor]:
+    """Low and high of each entry, coupled ones not yet narrowed."""
+    reach = torch.fmin(caps * values.abs(), step)  # inf 0 is not a number: no cap
+    for k, value in pins:
+        reach[:, k].masked_fill_(values[:, k] == value, 0)
+    reach = torch.where(movable, reach, 0)
+    low, high = torch.maximum(values - reach, bounds[0]), torch.minimum(values + reach, bounds[1])
+    return torch.minimum(low, values), torch.maximum(high, values)
+
+
+def _between_compiled(
+    values: Tensor, movable: Tensor, step: Tensor, caps: Tensor, bounds: Tensor, pins: tuple[tuple[int, float], ...]
+) -> tuple[Tensor, Tensor]:
+    """`_between` in one pass on the CPU."""
+    pinned = np.full((len(pins), values.shape[1]), np.nan, caps.numpy().dtype)
+    for row, (k, value) in enumerate(pins):
+        pinned[row, k] = value
+    low, high = torch.empty_like(values), torch.empty_like(values)
+    x, steps, limits = values.numpy(), (step.numpy(), caps.numpy()), bounds.numpy()
+    fill_interval(x, movable.numpy(), *steps, limits, pinned, low.numpy(), high.numpy())
+    return low, high
 
 
 def _table(table: Mapping[str, float], features: FeatureSet) -> list[float]:

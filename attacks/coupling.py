@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from attacks.interval_kernel import fill_sources
 from models.features import FeatureSet
 from models.inputs import Inputs
 
@@ -63,24 +65,12 @@ def coupling_of(features: FeatureSet, inputs: Inputs) -> tuple[Coupling | None, 
 
     An entry that is proportional to one that is absent or 0 is frozen: there is no rule to recompute it by.
     """
-    coupled, sources = features.followers
+    coupled, _ = features.followers
     if not coupled:
         return None, None
     device, values, present = inputs.values.device, inputs.values, inputs.present
     columns = torch.tensor(coupled, device=device)
-    follows = []
-    for k, others in zip(coupled, sources, strict=True):
-        own = values[:, k]
-        found = torch.full_like(inputs.key, k)
-        for other in reversed(others):  # the first that matches wins
-            followed = values[:, other]
-            # 1e-310 is no number to be a multiple of, either
-            matches = (
-                followed == own if features.inputs[k].same_as else (followed != 0) & torch.isfinite(own / followed)
-            )
-            found = torch.where(matches & present[:, other], other, found)
-        follows.append(torch.where(present[:, k], found, k))
-    source = torch.stack(follows, 1)
+    source = (_sources_compiled if device.type == "cpu" else _sources)(features, values.detach(), present)
     if all(features.inputs[k].same_as for k in coupled):
         one = values.new_ones(()).expand(len(inputs), len(coupled))
         return Coupling(columns, source, one, one, True), None
@@ -91,3 +81,32 @@ def coupling_of(features: FeatureSet, inputs: Inputs) -> tuple[Coupling | None, 
     alone = same | (source == columns)
     own, base = values.index_select(1, columns), values.gather(1, source)
     return Coupling(columns, source, torch.where(alone, 1, own), torch.where(alone, 1, base), False), stuck
+
+
+def _sources(features: FeatureSet, values: Tensor, present: Tensor) -> Tensor:
+    """The followed input of each coupled entry, int64 [jets, coupled]; the entry's own where it follows none."""
+    follows = []
+    for k, others in zip(*features.followers, strict=True):
+        own = values[:, k]
+        found = torch.full((len(values),), k, device=values.device)
+        for other in reversed(others):  # the first that matches wins
+            followed = values[:, other]
+            # 1e-310 is no number to be a multiple of, either
+            matches = (
+                followed == own if features.inputs[k].same_as else (followed != 0) & torch.isfinite(own / followed)
+            )
+            found = torch.where(matches & present[:, other], other, found)
+        follows.append(torch.where(present[:, k], found, k))
+    return torch.stack(follows, 1)
+
+
+def _sources_compiled(features: FeatureSet, values: Tensor, present: Tensor) -> Tensor:
+    """`_sources` in one pass on the CPU."""
+    coupled, sources = features.followers
+    others = np.full((len(coupled), max(map(len, sources))), -1)
+    for row, places in enumerate(sources):
+        others[row, : len(places)] = places
+    same = np.array([bool(features.inputs[k].same_as) for k in coupled])
+    source = torch.empty(len(values), len(coupled), dtype=torch.int64)
+    fill_sources(values.numpy(), present.numpy(), np.array(coupled), others, same, source.numpy())
+    return source

@@ -20,6 +20,7 @@ from common.errors import AdvtagError
 from common.files import whole_file
 from models.features import FeatureSet
 from models.networks import NETWORKS
+from models.standardise_kernel import fill_standardised, to_physical_gradient
 
 FORMAT = 1
 SCALE = "scale_"
@@ -94,7 +95,24 @@ class Tagger(nn.Module):
 
     def standardise(self, values: Tensor, present: Tensor) -> Tensor:
         """What the network sees, float [jets, features]; absent entries at their place."""
+        if self._compiled(values):
+            seen = torch.empty_like(values)
+            known = (tensor.numpy() for tensor in (values, present, self.mean, self.std, self.absent_at, seen))
+            fill_standardised(*known)
+            return seen
         return torch.where(present, (values - self.mean) / self.std, self.absent_at)
+
+    def physical_gradient_(self, gradient: Tensor, present: Tensor) -> Tensor:
+        """Turn a gradient in what the network sees into one in physical values, both [jets, features], in place."""
+        if self._compiled(gradient):
+            to_physical_gradient(gradient.numpy(), present.numpy(), self.std.numpy())
+            return gradient
+        return gradient.div_(self.std).mul_(present)
+
+    def _compiled(self, values: Tensor) -> bool:
+        """On the CPU, and nothing follows the operations: neither a gradient nor an export."""
+        followed = values.requires_grad or torch.compiler.is_compiling()
+        return values.device.type == "cpu" and values.dtype == self.std.dtype and not followed
 
     def to_bytes(self) -> bytes:
         """The tagger file, as bytes."""
