@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from configs.attacks import Positive, PresetAttack, Section
+from configs.training import TrainingRecipe
 
 PositiveInt = Annotated[int, Field(gt=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -98,21 +99,6 @@ class Region(Section):
         return self
 
 
-class Training(Section):
-    """One tagger to train."""
-
-    attack: str | None = None
-    """Name of the attack that replaces every batch; None: nominal training."""
-    evaluate_with: str
-    """Name of the attack of the attacked AUC after each epoch."""
-    network: Literal["deepcsv"] = "deepcsv"
-    epochs: PositiveInt = 20
-    batch: PositiveInt = 1024
-    learning_rate: Positive = 1e-3
-    """Adam's; falls with 1 / (1 + epoch/30) as published, from a higher start: 1e-4 there, for batches of a million."""
-    seed: Seed = 1
-
-
 class Histograms(Section):
     """`advtag histograms`: nominal and attacked taggers, evaluated while filling."""
 
@@ -151,7 +137,7 @@ class Analysis(Section):
     selection: Selection = Selection()
     columns: Columns | None = None
     attacks: dict[Name, PresetAttack] = Field(default_factory=dict)
-    training: dict[Name, Training] = Field(default_factory=dict)
+    training: dict[Name, TrainingRecipe] = Field(default_factory=dict)
     histograms: Histograms | None = None
     run: Run = Run()
 
@@ -182,7 +168,7 @@ class Analysis(Section):
             references.append(("histograms.datasets", self.histograms.datasets, datasets))
             references.append(("histograms.attacks", self.histograms.attacks, attacks))
         for name, training in self.training.items():
-            references.append((f"training.{name}.evaluate_with", (training.evaluate_with,), attacks))
-            if training.attack is not None:
+            references.append((f"training.{name}.evaluate_with", training.evaluate_with, attacks))
+            if isinstance(training.attack, str):
                 references.append((f"training.{name}.attack", (training.attack,), attacks))
         return references

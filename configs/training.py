@@ -1,0 +1,118 @@
+"""What a configuration may say about training a tagger, and recipes of published studies."""
+
+from importlib.resources import files
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BeforeValidator, Field, model_validator
+
+from configs.attacks import PGD, Budgeted, NonNegative, Number, Positive, PresetAttack, Section
+
+
+class Loss(Section):
+    """Cross entropy, or focal loss; see `training.losses`."""
+
+    gamma: NonNegative = 0.0
+    """(1 - p)^gamma times the cross entropy; 0 is the cross entropy itself."""
+    double_softmax: bool = False
+    """Softmax before the loss that applies its own: only to reproduce the published gamma of 25."""
+
+
+class Replace(Section):
+    """Batches are replaced by their attacked versions."""
+
+    kind: Literal["replace"] = "replace"
+    every: Number = 1
+    """Every n-th batch; the others stay clean."""
+    kl: NonNegative = 0.0
+    """Weight of the Kullback-Leibler divergence of attacked from clean scores, on attacked batches."""
+
+
+class Free(Section):
+    """Free adversarial training; see `training.schemes`."""
+
+    kind: Literal["free"]
+    replays: Number = 4
+    """Steps on each batch, which its perturbation shares."""
+
+
+class Trades(Section):
+    """Clean loss, and the divergence of attacked from clean scores; see `training.schemes`."""
+
+    kind: Literal["trades"]
+    beta: Positive = 6.0
+
+
+Scheme = Annotated[Replace | Free | Trades, Field(discriminator="kind")]
+
+
+def _recipe(written: Any) -> Any:
+    """Expand `recipe: NAME`; keys beside it win, as wholes."""
+    if not isinstance(written, dict) or "recipe" not in written:
+        return written
+    known = recipes()
+    name = written["recipe"]
+    if not isinstance(name, str) or name not in known:
+        raise ValueError(f"no recipe {name!r}; known: {', '.join(known)}")
+    return {**{key: value for key, value in known[name].items() if key != "source"}, **written}
+
+
+def recipes() -> dict[str, dict[str, Any]]:
+    """Trainings of published studies by name, each with its `source` (`configs/recipes.yaml`)."""
+    written: dict[str, dict[str, Any]] = yaml.safe_load((files("configs") / "recipes.yaml").read_text(encoding="utf-8"))
+    return written
+
+
+def _listed(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+class Training(Section):
+    """One tagger to train."""
+
+    recipe: str | None = None
+    """A name in `configs/recipes.yaml`, whose keys hold where they are not given here."""
+    network: Literal["deepcsv", "deepjet", "particlenet", "particle_transformer"] = "deepcsv"
+    parameters: dict[str, int | float | str] = Field(default_factory=dict)
+    """Of the network."""
+    attack: str | PresetAttack | None = None
+    """Attack of adversarial training: a name of `attacks`, or one written here; None: nominal training."""
+    scheme: Scheme = Replace()
+    """How attacked jets enter the training."""
+    evaluate_with: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
+    """Names of the attacks of the attacked AUCs after each epoch."""
+    loss: Loss = Loss()
+    weights: Literal["balanced", "flat", "none"] = "balanced"
+    """pt-eta-flavour reweighting; see `training.weights`. Generator weights always count."""
+    epochs: Number = 20
+    batch: Number = 1024
+    optimiser: Literal["adam", "radam"] = "adam"
+    learning_rate: Positive = 1e-3
+    schedule: Literal["published", "cosine", "constant"] = "published"
+    """Of the learning rate: 1/(1 + epoch/30), the published one, from a higher start: 1e-4 there, for batches of a
+    million; cosine to 0 over all epochs; or constant."""
+    clip: Positive | None = None
+    """Largest norm of the gradient."""
+    autocast: bool = False
+    """bfloat16 inside the network, forward and back; weights and losses stay float32."""
+    patience: Number | None = None
+    """Stop after this many epochs without a lower validation loss; None: never."""
+    data: Literal["auto", "memory", "stream"] = "auto"
+    """Training jets on the device, or from disk in a shuffled stream; auto: on the device where they fill less than
+    half of what is free."""
+    validation_jets: Number | None = None
+    """Jets of the validation split that are looked at, a random part of it; None: all."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
+
+    @model_validator(mode="after")
+    def _scheme_has_its_attack(self) -> "Training":
+        if self.attack is None and self.scheme != Replace():
+            raise ValueError(f"scheme {self.scheme.kind!r} needs an attack")
+        if isinstance(self.scheme, Trades) and isinstance(self.attack, Budgeted) and not isinstance(self.attack, PGD):
+            raise ValueError(f"scheme 'trades' needs an attack of kind 'pgd', not {self.attack.kind!r}")
+        return self
+
+
+TrainingRecipe = Annotated[Training, BeforeValidator(_recipe)]
+"""A training, or a recipe with changes on top."""
+
