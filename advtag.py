@@ -118,15 +118,62 @@ def columns(
 
 
 @app.command()
-def train(config: Config, overrides: Overrides = None, dry_run: DryRun = False, progress: Progress = True) -> None:
-    """Train the configured taggers, on a GPU if there is one.
+def train(
+    config: Config,
+    overrides: Overrides = None,
+    restart: Annotated[bool, typer.Option("--restart", help="Begin anew, whatever checkpoints there are")] = False,
+    exit_after: Annotated[
+        float | None,
+        typer.Option(min=0, help="Minutes; then save and leave with exit code 85, to be started again by HTCondor"),
+    ] = None,
+    dry_run: DryRun = False,
+    progress: Progress = True,
+) -> None:
+    """Train the configured taggers, on a GPU if there is one; an interrupted training goes on where it stopped.
+
+    SIGTERM saves and leaves (exit code 143, with --exit-after 85). Under torchrun all processes train together.
 
     Example: advtag train demo.yaml training.nominal.epochs=10
     """
     from training.train import train_all
 
-    for path in train_all(_analysis(config, overrides, dry_run), progress=progress):
+    analysis = _analysis(config, overrides, dry_run)
+    for path in train_all(analysis, restart=restart, minutes=exit_after, progress=progress):
         typer.echo(path)
+
+
+@app.command()
+def scan(
+    config: Config,
+    training: Annotated[str, typer.Argument(help="Training of the configuration whose settings hold", metavar="NAME")],
+    overrides: Overrides = None,
+    inputs: Annotated[list[int] | None, typer.Option(help="Number of inputs; may be repeated")] = None,
+    progress: Progress = True,
+) -> None:
+    """Train on growing sets of inputs: how vulnerability grows with their number.
+
+    Example: advtag scan demo.yaml nominal training.nominal.epochs=5
+    """
+    from training.scan import scan as run_scan
+
+    typer.echo(run_scan(_analysis(config, overrides), training, inputs, progress=progress))
+
+
+@app.command()
+def export(
+    tagger: Annotated[Path, typer.Argument(help="Tagger file of `advtag train`", metavar="TAGGER")],
+    output: Annotated[Path | None, typer.Option(help="ONNX file; TAGGER.onnx if not given")] = None,
+) -> None:
+    """Write a tagger as ONNX, physical inputs in, and check it with onnxruntime.
+
+    Example: advtag export output/taggers/nominal.safetensors
+    """
+    from models.onnx import export_onnx
+    from models.tagger import load_tagger
+
+    path = tagger.with_suffix(".onnx") if output is None else output
+    export_onnx(load_tagger(tagger), path)
+    typer.echo(path)
 
 
 @app.command()
@@ -230,7 +277,7 @@ def histograms(
 
 @app.command()
 def plot(config: Config, overrides: Overrides = None, progress: Progress = True) -> None:
-    """Draw data/MC, distorted shapes, ROC curves and AUC against epoch.
+    """Draw data/MC, distorted shapes, ROC curves, and how trainings went; what there is nothing for is left out.
 
     Example: advtag plot demo.yaml
     """

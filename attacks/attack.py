@@ -133,7 +133,7 @@ def input_gradient(
     # in standardised space, and from there by hand: two passes less
     seen = tagger.standardise(values.detach(), inputs.present).requires_grad_()
     with torch.enable_grad():
-        losses = objective(tagger.network(seen), target)
+        losses = objective(tagger.network(seen, inputs.present), target)
         (gradient,) = torch.autograd.grad(losses.sum(), seen)
     tagger.physical_gradient_(gradient, inputs.present)
     if interval.coupling is not None:

@@ -8,6 +8,7 @@ from torch import Tensor
 from attacks.attack import Attack, input_gradient, objective_of
 from attacks.budget import Budget, Interval
 from attacks.ngm import normed
+from attacks.objectives import Objective, cross_entropies
 from common.errors import AdvtagError
 from models.inputs import Inputs
 from models.keys import normal, reseed, uniform
@@ -63,19 +64,26 @@ class PGD(Attack):
 
     def perturb(self, tagger: Tagger, inputs: Inputs, target: Tensor, interval: Interval) -> Tensor:
         """See `Attack`."""
-        best = self._climb(tagger, inputs, target, interval, 0)
+        objective = self.objective(tagger, inputs)
+        best = self._climb(tagger, inputs, target, interval, objective, 0)
         if self.restarts == 1:
             return best
-        highest = objective_of(tagger, inputs, target, best)
+        highest = objective_of(tagger, inputs, target, best, objective)
         for restart in range(1, self.restarts):
-            values = self._climb(tagger, inputs, target, interval, restart)
-            losses = objective_of(tagger, inputs, target, values)
+            values = self._climb(tagger, inputs, target, interval, objective, restart)
+            losses = objective_of(tagger, inputs, target, values, objective)
             higher = losses > highest
             best = torch.where(higher[:, None], values, best)
             highest = torch.where(higher, losses, highest)
         return best
 
-    def _climb(self, tagger: Tagger, inputs: Inputs, target: Tensor, interval: Interval, restart: int) -> Tensor:
+    def objective(self, tagger: Tagger, inputs: Inputs) -> Objective:  # noqa: ARG002
+        """What the steps drive up: the cross entropy; another attack may compare with the clean jets."""
+        return cross_entropies
+
+    def _climb(
+        self, tagger: Tagger, inputs: Inputs, target: Tensor, interval: Interval, objective: Objective, restart: int
+    ) -> Tensor:
         """The last values of one restart, inside the budget."""
         unit, radius = self.budget.unit(tagger), self.budget.epsilon
         stride = (2.5 / self.steps if self.step_size is None else self.step_size) * self.budget.step(tagger)
@@ -83,13 +91,13 @@ class PGD(Attack):
         if self.norm == "linf":
             values = random_start(interval, keys) if self.random_start else inputs.values
             for _ in range(self.steps):
-                gradient, _losses = input_gradient(tagger, inputs, target, interval, values)
+                gradient, _losses = input_gradient(tagger, inputs, target, interval, values, objective)
                 values = interval.project(values + stride * gradient.sign())
             return values
         free = interval.free
         values = random_start_in_ball(interval, free, unit, radius, keys) if self.random_start else inputs.values
         for _ in range(self.steps):
-            gradient, _losses = input_gradient(tagger, inputs, target, interval, values)
+            gradient, _losses = input_gradient(tagger, inputs, target, interval, values, objective)
             moved = values + stride * normed(torch.where(free, gradient * unit, 0))
             values = project_into_ball(interval, free, unit, radius, moved)
         return values

@@ -4,9 +4,9 @@ from importlib.resources import files
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from configs.attacks import PGD, Budgeted, NonNegative, Number, Positive, PresetAttack, Section
+from configs.attacks import FGSM, PGD, Budgeted, NonNegative, Number, Positive, PresetAttack, Section
 
 
 class Loss(Section):
@@ -48,7 +48,7 @@ Scheme = Annotated[Replace | Free | Trades, Field(discriminator="kind")]
 
 def _recipe(written: Any) -> Any:
     """Expand `recipe: NAME`; keys beside it win, as wholes."""
-    if not isinstance(written, dict) or "recipe" not in written:
+    if not isinstance(written, dict) or written.get("recipe") is None:
         return written
     known = recipes()
     name = written["recipe"]
@@ -67,6 +67,12 @@ def _listed(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
+NamedAttack = Annotated[
+    Annotated[str, Tag("name")] | Annotated[PresetAttack, Tag("section")],
+    Discriminator(lambda value: "name" if isinstance(value, str) else "section"),  # else errors speak of both
+]
+
+
 class Training(Section):
     """One tagger to train."""
 
@@ -75,7 +81,7 @@ class Training(Section):
     network: Literal["deepcsv", "deepjet", "particlenet", "particle_transformer"] = "deepcsv"
     parameters: dict[str, int | float | str] = Field(default_factory=dict)
     """Of the network."""
-    attack: str | PresetAttack | None = None
+    attack: NamedAttack | None = None
     """Attack of adversarial training: a name of `attacks`, or one written here; None: nominal training."""
     scheme: Scheme = Replace()
     """How attacked jets enter the training."""
@@ -106,13 +112,16 @@ class Training(Section):
 
     @model_validator(mode="after")
     def _scheme_has_its_attack(self) -> "Training":
-        if self.attack is None and self.scheme != Replace():
-            raise ValueError(f"scheme {self.scheme.kind!r} needs an attack")
-        if isinstance(self.scheme, Trades) and isinstance(self.attack, Budgeted) and not isinstance(self.attack, PGD):
-            raise ValueError(f"scheme 'trades' needs an attack of kind 'pgd', not {self.attack.kind!r}")
+        scheme, attack = self.scheme, self.attack
+        if attack is None and scheme != Replace():
+            raise ValueError(f"scheme {scheme.kind!r} needs an attack")
+        if isinstance(attack, Budgeted):  # a name is looked up when the training starts
+            if isinstance(scheme, Free) and not isinstance(attack, FGSM):
+                raise ValueError("scheme 'free' needs an attack of kind 'fgsm', whose steps it takes")
+            if isinstance(scheme, Trades) and not (isinstance(attack, PGD) and attack.random_start):
+                raise ValueError("scheme 'trades' needs an attack of kind 'pgd' with a random start")
         return self
 
 
 TrainingRecipe = Annotated[Training, BeforeValidator(_recipe)]
 """A training, or a recipe with changes on top."""
-

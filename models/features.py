@@ -204,7 +204,7 @@ def expand(card: dict[str, Any]) -> dict[str, Any]:
             continue
         for slot in range(slots):
             branches = tuple(f"{branch}_{slot}" for branch in _names(entry["branch"]))
-            label = f"{entry['label']}, track {slot + 1}"
+            label = f"{entry['label']}, {entry.get('group', 'slot')} {slot + 1}"
             inputs.append(
                 {**common, "name": f"{entry['name']}_{slot}", "branch": branches, "slot": slot, "label": label}
             )

@@ -19,7 +19,9 @@ from torch import Tensor, nn
 from common.errors import AdvtagError
 from common.files import whole_file
 from models.features import FeatureSet
+from models.groups import Slots
 from models.networks import NETWORKS
+from models.networks.candidates import Candidates
 from models.standardise_kernel import fill_standardised, to_physical_gradient
 
 FORMAT = 1
@@ -75,7 +77,10 @@ class Tagger(nn.Module):
             if width.shape != std.shape or not (torch.isfinite(width).all() and (width >= 0).all()):
                 raise ValueError(f"scale {name!r}: expected {len(features)} finite numbers, 0 or more")
             self.register_buffer(f"{SCALE}{name}", width.to(torch.float32))
-        self.network = NETWORKS[network](len(features), len(self.classes), **self.architecture["parameters"])
+        self.network = NETWORKS[network](features, len(self.classes), **self.architecture["parameters"])
+        for part in self.network.modules():
+            if isinstance(part, Slots | Candidates):
+                part.set_units_(self.mean, self.std)
 
     def scale(self, name: str) -> Tensor:
         """Unit of a budget, in the units of the inputs, float [features]: `std`, or one that the training measured.
@@ -90,7 +95,7 @@ class Tagger(nn.Module):
 
     def forward(self, values: Tensor, present: Tensor) -> Tensor:
         """Logits [jets, classes] from physical values, float [jets, features], and presence, bool likewise."""
-        logits: Tensor = self.network(self.standardise(values, present))
+        logits: Tensor = self.network(self.standardise(values, present), present)
         return logits
 
     def standardise(self, values: Tensor, present: Tensor) -> Tensor:

@@ -5,24 +5,35 @@ from pathlib import Path
 from common.files import whole_folder
 from common.histograms import HISTOGRAMS, HistogramFile, read_histograms
 from configs.schema import Analysis
+from plots.histories import read_histories
 from plots.report import make_report
 from plots.run import make_plots
-from plots.training import read_histories
+from plots.scan import read_scan
 
 
 def draw(analysis: Analysis, *, progress: bool = True) -> Path:
-    """Draw all figures of an analysis into `output/plots`, in the place of earlier ones; return that folder."""
-    histories = read_histories(analysis.output / "taggers")
-    histories = {name: history for name, history in histories.items() if name in analysis.training}
+    """Draw all figures of an analysis into `output/plots`, in the place of earlier ones; return that folder.
+
+    Where there are trainings or a scan but no histograms, only their figures are drawn.
+    """
+    histories = read_histories(analysis.output / "taggers", analysis.training)
+    scan = read_scan(analysis.output / "scan" / "scan.json")
+    histograms = None if (histories or scan) and not _has_histograms(analysis) else _histograms(analysis)
     workers, folder = analysis.run.workers, analysis.output / "plots"
     with whole_folder(folder) as aside:
-        make_plots(_histograms(analysis), histories, aside, label=analysis.label, workers=workers, progress=progress)
+        make_plots(histograms, histories, aside, scan=scan, label=analysis.label, workers=workers, progress=progress)
     return folder
 
 
 def report(analysis: Analysis) -> Path:
     """Write `output/plots/report.html` and return its path."""
-    return make_report(_histograms(analysis), analysis.output / "plots", title=analysis.name)
+    folder = analysis.output / "plots"
+    only_training = not _has_histograms(analysis) and any(folder.glob("*.png"))
+    return make_report(None if only_training else _histograms(analysis), folder, title=analysis.name)
+
+
+def _has_histograms(analysis: Analysis) -> bool:
+    return (analysis.output / HISTOGRAMS).exists()
 
 
 def _histograms(analysis: Analysis) -> HistogramFile:

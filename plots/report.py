@@ -12,7 +12,7 @@ from common.errors import AdvtagError
 from common.files import whole_file
 from common.histograms import RAW, HistogramFile
 from plots.roc import auc_table
-from plots.run import EPOCHS, ROC, file_name
+from plots.run import EPOCHS, LOSS, ROC, SCAN, SUSCEPTIBILITY, file_name
 from plots.shapes import regions_of, scale_of
 
 EMBED_UP_TO = 8_000_000
@@ -38,12 +38,21 @@ pre { background: #f6f6f6; padding: 1rem; overflow-x: auto; font-size: .8rem; }
 
 NEW = ' class="new"'
 
+TRAINING = {
+    EPOCHS["BvsL"]: "AUC of BvsL against epoch",
+    SUSCEPTIBILITY: "BvsL: loss of AUC under attack against raw AUC, a point for each epoch",
+    LOSS: "loss against epoch",
+    **{file: f"AUC of {name} against epoch" for name, file in EPOCHS.items() if name != "BvsL"},
+    SCAN: "AUC against the number of inputs",
+}
+"""Captions of the figures of trainings, in their order."""
 
-def make_report(histograms: HistogramFile, folder: Path, *, title: str) -> Path:
+
+def make_report(histograms: HistogramFile | None, folder: Path, *, title: str) -> Path:
     """Write `folder/report.html` from the figures that `make_plots` left in `folder`.
 
     Args:
-        histograms: the histogram file that the figures were made from.
+        histograms: the histogram file that the figures were made from, if there is one.
         folder: folder of the figures.
         title: heading of the page.
 
@@ -53,22 +62,22 @@ def make_report(histograms: HistogramFile, folder: Path, *, title: str) -> Path:
     Raises:
         AdvtagError: there are no figures in `folder`, or it cannot be written.
     """
-    regions = [name for name in regions_of(histograms) if any((folder / file_name(name)).glob("*.png"))]
-    if not regions:
+    known = [] if histograms is None else regions_of(histograms)
+    regions = [name for name in known if any((folder / file_name(name)).glob("*.png"))]
+    training = [(folder / name, text) for name, text in TRAINING.items() if (folder / name).is_file()]
+    if not regions and (histograms is not None or not training):
         raise AdvtagError(f"{folder}: no figures to report; draw them first with `advtag plot`")
     images = [path for name in regions for path in (folder / file_name(name)).glob("*.png")]
+    images += [path for path, _ in training]
     page = Page(folder, embed=sum(path.stat().st_size for path in images) <= EMBED_UP_TO)
-    rows = auc_table(histograms, regions)
-    page.section("Areas under the ROC curves", *(auc_html(name, rows) for name in regions))
-    page.section("Datasets", dataset_html(histograms))
-    if (folder / EPOCHS).is_file():
-        page.section("AUC against epoch", page.figures([(folder / EPOCHS, "AUC against epoch")], large=True))
-    skipped = [name for name in regions_of(histograms) if name not in regions]
-    for region in regions:
-        page.section(f"Region {region}", region_html(page, histograms, region, shown=region == regions[0]))
-    note = f"<p>Not drawn: {escape(', '.join(skipped))}.</p>" if skipped else ""
-    provenance = json.dumps(histograms.provenance, indent=1, default=str)
-    page.section("Provenance", note, f"<pre>{escape(provenance)}</pre>")
+    if histograms is not None:
+        rows = auc_table(histograms, regions)
+        page.section("Areas under the ROC curves", *(auc_html(name, rows) for name in regions))
+        page.section("Datasets", dataset_html(histograms))
+    if training:
+        page.section("Training", page.figures(training, large=True))
+    if histograms is not None:
+        region_sections(page, histograms, regions)
     path = folder / "report.html"
     with whole_file(path) as aside:
         aside.write_text(page.html(title), encoding="utf-8")
@@ -116,6 +125,16 @@ class Page:
             f"<style>{CSS}</style></head>\n<body><h1>{escape(title)}</h1>\n"
             f"<nav><ul>{contents}</ul></nav>\n{sections}</body></html>\n"
         )
+
+
+def region_sections(page: Page, file: HistogramFile, regions: Sequence[str]) -> None:
+    """A section for each region, and where the histograms come from."""
+    skipped = [name for name in regions_of(file) if name not in regions]
+    for region in regions:
+        page.section(f"Region {region}", region_html(page, file, region, shown=region == regions[0]))
+    note = f"<p>Not drawn: {escape(', '.join(skipped))}.</p>" if skipped else ""
+    provenance = json.dumps(file.provenance, indent=1, default=str)
+    page.section("Provenance", note, f"<pre>{escape(provenance)}</pre>")
 
 
 def region_html(page: Page, file: HistogramFile, region: str, *, shown: bool) -> str:

@@ -1,18 +1,20 @@
-"""Draw every figure of a histogram file, in a few worker processes.
+"""Draw every figure of a histogram file and of the trainings, in a few worker processes.
 
 Layout of the output folder, which the report reads:
 
     REGION/VARIABLE.png   data/MC of every input and every discriminator
     REGION/roc.png        b against light, every tagger, raw and attacked
-    auc_vs_epoch.png      if there are training histories
     auc.json              list of {region, tagger, attack, discriminator, auc}
+    auc_vs_epoch.png      of BvsL, if there are training histories; those of others are auc_vs_epoch_BvsC.png, ...
+    susceptibility.png    if these know attacks
+    loss_vs_epoch.png     if there are training histories
+    scan.png              if there is a scan of inputs
 """
 
 import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -20,20 +22,27 @@ from common.errors import AdvtagError
 from common.files import whole_file
 from common.histograms import HistogramFile
 from common.progress import progress_bar
+from models.classes import DISCRIMINATORS
 from plots.datamc import data_mc
+from plots.histories import Histories, attacks_of
 from plots.jobs import Job, draw_all
 from plots.roc import auc_table, roc
+from plots.scan import Scan, auc_vs_inputs
 from plots.shapes import filled, regions_of, scaled
-from plots.training import auc_against_epoch
+from plots.training import auc_vs_epoch, loss_vs_epoch, susceptibility
 
-ROC, EPOCHS, AUC = "roc.png", "auc_vs_epoch.png", "auc.json"
+ROC, AUC = "roc.png", "auc.json"
+SUSCEPTIBILITY, LOSS, SCAN = "susceptibility.png", "loss_vs_epoch.png", "scan.png"
+EPOCHS = {name: f"auc_vs_epoch{'' if name == 'BvsL' else f'_{name}'}.png" for name in DISCRIMINATORS}
+"""AUC against epoch, by discriminator."""
 
 
 def make_plots(
-    histograms: HistogramFile,
-    histories: dict[str, list[dict[str, Any]]],
+    histograms: HistogramFile | None,
+    histories: Histories,
     folder: Path,
     *,
+    scan: Scan | None = None,
     regions: Sequence[str] | None = None,
     label: str = "Simulation",
     workers: int = 2,
@@ -42,9 +51,10 @@ def make_plots(
     """Write all figures and the table of AUCs into `folder`, each file whole or not at all.
 
     Args:
-        histograms: the histogram file.
+        histograms: the histogram file; without one, only the figures of trainings are drawn.
         histories: training histories by tagger; may be empty.
         folder: where to write, see the top of this file.
+        scan: the scan of inputs, if there is one.
         regions: regions to draw; all that hold jets by default.
         label: text above the axes, "Simulation" or "Private work".
         workers: processes; with 1 everything is drawn in this one.
@@ -57,14 +67,22 @@ def make_plots(
         AdvtagError: an unknown or empty region, a figure that cannot be drawn, a folder that cannot be written.
     """
     console = Console(stderr=True)
-    names = wanted_regions(histograms, regions, console)
-    jobs = list(figures(histograms, histories, folder, names, label))
+    attacks = [] if histograms is None else attack_names(histograms)
+    jobs = list(training_figures(histories, scan, folder, attacks, label))
+    names = []
+    if histograms is None:
+        console.print("no histograms: only the figures of trainings are drawn", style="yellow")
+    else:
+        names = wanted_regions(histograms, regions, console)
+        jobs += figures(histograms, folder, names, label)
     with progress_bar("figures", show=progress) as bar:
         task = bar.add_task("plots", total=len(jobs))
         paths = draw_all(jobs, workers, lambda: bar.advance(task))
-    with whole_file(folder / AUC) as aside:
-        aside.write_text(json.dumps(auc_table(histograms, names), indent=1, allow_nan=False))
-    return [*paths, folder / AUC]
+    if histograms is not None:
+        with whole_file(folder / AUC) as aside:
+            aside.write_text(json.dumps(auc_table(histograms, names), indent=1, allow_nan=False))
+        paths.append(folder / AUC)
+    return paths
 
 
 def wanted_regions(file: HistogramFile, regions: Sequence[str] | None, console: Console) -> list[str]:
@@ -98,16 +116,28 @@ def has_jets(file: HistogramFile, region: str) -> bool:
     )
 
 
-def figures(
-    file: HistogramFile,
-    histories: dict[str, list[dict[str, Any]]],
-    folder: Path,
-    regions: Sequence[str],
-    label: str,
+def attack_names(file: HistogramFile) -> list[str]:
+    """Names of the attacks in the order of their colours in ROC curves."""
+    return list(dict.fromkeys(name for h in file.histograms.values() for name in h.axes["attack"]))
+
+
+def training_figures(
+    histories: Histories, scan: Scan | None, folder: Path, attacks: Sequence[str], label: str
 ) -> Iterator[Job]:
-    """Say what to draw, the large figures first, so that no worker is left alone with one at the end."""
+    """Say what to draw of trainings; `attacks` come first in the order of colours."""
+    options = {"label": label, "attacks": attacks}
     if any(histories.values()):
-        yield Job(folder / EPOCHS, auc_against_epoch, histories, {"label": label})
+        for name, file in EPOCHS.items():
+            yield Job(folder / file, auc_vs_epoch, histories, {**options, "discriminator": name})
+        if attacks_of(histories):
+            yield Job(folder / SUSCEPTIBILITY, susceptibility, histories, {"label": label})
+        yield Job(folder / LOSS, loss_vs_epoch, histories, options)
+    if scan is not None:
+        yield Job(folder / SCAN, auc_vs_inputs, scan, {"label": label})
+
+
+def figures(file: HistogramFile, folder: Path, regions: Sequence[str], label: str) -> Iterator[Job]:
+    """Say what to draw of histograms, the large figures first, so that no worker is left alone with one at the end."""
     for region in regions:
         place, common = folder / file_name(region), {"label": label, "region": region}
         for name in (*file.discriminators, *file.inputs):

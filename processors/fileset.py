@@ -13,11 +13,13 @@ from coffea.processor.executor import FileMeta, WorkItem
 from common.errors import AdvtagError
 from configs.schema import Dataset, Region
 from models.features import FeatureSet
+from processors.constituents import made_from
 from processors.regions import needs_leptons
 
 IDENTITY = ("run", "luminosityBlock", "event")
 KINEMATICS = ("Jet_pt", "Jet_eta", "Jet_phi")
 TRUTH = ("genWeight", "Jet_hadronFlavour")
+CONSTITUENTS = ("PFCands_", "JetPFCands_", "JetSVs_")
 LEPTON = ("pt", "eta", "phi", "charge")
 
 
@@ -45,9 +47,9 @@ def required(features: FeatureSet, regions: Iterable[Region], *, data: bool) -> 
     for name in (*IDENTITY, *KINEMATICS, *(() if data else TRUTH)):
         names[(name,)] = None
     for feature in features.inputs:
-        names[feature.branch] = None
+        names |= dict.fromkeys(made_from(feature.branch))
         if feature.present is not None:
-            names[(feature.present.branch,)] = None
+            names |= dict.fromkeys(made_from((feature.present.branch,)))
     for region in regions:
         if needs_leptons(region):
             for collection in ("Muon", "Electron"):
@@ -113,9 +115,14 @@ def _check(dataset: str, path: str, tree: str, branches: tuple[tuple[str, ...], 
             held = set(events.keys(recursive=False))  # recursion into an RNTuple takes uproot 5.7 seconds
             for names in branches:
                 if not held.intersection(names):
+                    remedy = "choose another feature card, or drop the file"
+                    if names[0].startswith(CONSTITUENTS):
+                        remedy = (
+                            "the feature card reads constituents: take PFNano files, simulate with `--constituents`, "
+                            "or choose another card"
+                        )
                     raise AdvtagError(
-                        f"{path}: no branch {' or '.join(names)}, which dataset {dataset!r} needs; "
-                        "choose another feature card, or drop the file"
+                        f"{path}: no branch {' or '.join(names)}, which dataset {dataset!r} needs; {remedy}"
                     )
             return File(dataset, path, tree, events.num_entries, file.file.uuid.bytes, "Jet_nBHadrons" in held)
     except AdvtagError:

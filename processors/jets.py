@@ -11,6 +11,7 @@ from common.errors import AdvtagError
 from configs.schema import Selection
 from models.classes import CLASSES
 from models.features import FeatureSet, Input
+from processors.constituents import constituents
 
 NO_TRUTH = len(CLASSES)
 """Code of the flavour of a jet in data."""
@@ -123,8 +124,13 @@ def read_inputs(events: Any, features: FeatureSet, chosen: Ints, owner: Ints) ->
     values = np.zeros((len(features), len(chosen)), np.float32)
     present = np.zeros((len(features), len(chosen)), np.bool_)
     rules: dict[str, NDArray[Any]] = {}
+    asked = {name for feature in features.inputs for name in feature.branch}
+    asked |= {feature.present.branch for feature in features.inputs if feature.present is not None}
+    derived = constituents(events, asked, chosen)
 
     def of_jets(name: str) -> NDArray[Any]:
+        if name in derived:
+            return derived[name]
         array = numbers(events, name)
         return array[owner if events[name].ndim == 1 else chosen]
 

@@ -1,91 +1,211 @@
-"""Train a tagger, nominal or adversarial. The loop reads from top to bottom.
+"""Train taggers, nominal or adversarial. The loop, `train`, reads from top to bottom.
 
 advtag train CONFIG
 """
 
+import hashlib
 import json
 import math
+import time
 from collections.abc import Callable
-from dataclasses import replace
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
-from attacks import Attack
-from attacks.attack import evaluation_mode
 from attacks.build import build_attack, build_attacks
 from common.errors import AdvtagError
-from common.files import whole_file
 from common.progress import progress_bar
 from common.provenance import provenance
-from configs.schema import Analysis, Training
-from models.discriminators import discriminators
+from configs.attacks import Attack as AttackConfig
+from configs.schema import Analysis
+from configs.training import Training
 from models.features import load_features
-from models.keys import reseed
 from models.tagger import Tagger
-from training.columns import Columns, Sample, read_columns
+from training.batches import batches_of
+from training.cache import Cache, open_cache
+from training.checkpoint import Checkpoint, History, Progress
+from training.distributed import World, world
+from training.optimise import build_optimiser, build_schedule
+from training.records import Records
+from training.schemes import build_scheme
 from training.standardise import scales, standardisation
+from training.stopping import Stopping
+from training.validation import Validation
 from training.weights import PtEtaFlavourWeights
 
-EVALUATION_BATCH = 8192
-History = list[dict[str, Any]]
+SAVE_EVERY = 600.0
+"""Seconds between checkpoints inside an epoch."""
 
 
-def train_all(analysis: Analysis, *, progress: bool = True) -> list[Path]:
+def train_all(
+    analysis: Analysis, *, restart: bool = False, minutes: float | None = None, progress: bool = True
+) -> list[Path]:
     """Train every configured tagger; return their files, `output/taggers/NAME.safetensors`.
 
-    Beside each: `NAME.history.json`, and a tagger file after each epoch in `checkpoints/NAME`.
+    A training that was interrupted goes on from its last checkpoint; one that is complete is left alone. What is
+    written beside the taggers: see `training.records`.
+
+    Args:
+        analysis: the configuration
+        restart: begin anew, whatever checkpoints there are
+        minutes: save and leave with exit code 85 after so long, for HTCondor to start the job again
+        progress: show a progress bar
 
     Raises:
-        AdvtagError: no taggers are configured, no columns, columns of another card, a loss that diverges, or nowhere to
-            write
+        AdvtagError: no taggers are configured, bad columns, columns of another card, a loss that diverges, a checkpoint
+            that is damaged or of another configuration, or nowhere to write
+        SystemExit: asked to leave; everything is saved
     """
     if not analysis.training:
         raise AdvtagError("configuration: `advtag train` needs the key `training`")
     build_attacks(analysis.attacks)  # refuse a wrong one before anything is trained
-    columns = read_columns(analysis.output / "columns")
+    cache = open_cache(analysis.output / "columns")
     card = load_features(analysis.features)
-    if columns.features.digest != card.digest:
+    if cache.features.digest != card.digest:
         raise AdvtagError(
-            f"{analysis.output / 'columns'}: made with feature card {columns.features.name!r} "
-            f"({columns.features.digest}), the configuration says {card.name!r} ({card.digest}); "
+            f"{analysis.output / 'columns'}: made with feature card {cache.features.name!r} "
+            f"({cache.features.digest}), the configuration says {card.name!r} ({card.digest}); "
             "run `advtag columns` again"
         )
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device.type == "cpu":
-        # usual batches gain little from a second thread, and wait for it where the machine is shared: 7 s of training
-        # became 34 s beside two other jobs on two cores
-        torch.set_num_threads(1)
-    paths = []
-    with progress_bar("epochs", show=progress) as bar:
+    folder = analysis.output / "taggers"
+    with world() as here, Stopping(minutes) as stopping, progress_bar("epochs", show=progress and here.writes) as bar:
+        if here.device.type == "cpu":
+            # usual batches gain little from a second thread, and wait for it where the machine is shared: 7 s of
+            # training became 34 s beside two other jobs on two cores
+            torch.set_num_threads(1)
         for name, settings in analysis.training.items():
-            task = bar.add_task(f"{name} on {device}", total=settings.epochs)
+            task = bar.add_task(f"{name} on {here.device}", total=settings.epochs)
 
-            checkpoints = analysis.output / "taggers" / "checkpoints" / name
+            def show(history: History, name: str = name, task: Any = task) -> None:
+                bar.update(task, completed=len(history), description=f"{name}: {summary(history[-1])}")
 
-            def after_epoch(
-                tagger: Tagger, history: History, name: str = name, task: Any = task, folder: Path = checkpoints
-            ) -> None:
-                tagger.save(folder / f"epoch_{len(history):04d}.safetensors")
-                last = history[-1]
-                both = (last["auc_raw"], last["auc_attacked"])
-                raw, attacked = ("undefined" if area is None else f"{area:.4f}" for area in both)
-                bar.update(task, advance=1, description=f"{name}: BvsL {raw} raw, {attacked} {last['attack']}")
+            records = Records(folder, name)
+            train(cache, settings, analysis, records, here, stopping, restart=restart, after_epoch=show)
+    return [folder / f"{name}.safetensors" for name in analysis.training]
 
-            tagger, history = train(columns, settings, analysis, name, device, after_epoch)
-            path = analysis.output / "taggers" / f"{name}.safetensors"
-            tagger.save(path)
-            with whole_file(path.with_name(f"{name}.history.json")) as aside:
-                aside.write_text(json.dumps(history, indent=1, allow_nan=False), encoding="utf-8")
-            for stale in sorted(checkpoints.glob("epoch_*.safetensors"))[len(history) :]:  # of an earlier, longer run
-                stale.unlink()
-            paths.append(path)
-    return paths
+
+def train(
+    cache: Cache,
+    settings: Training,
+    analysis: Analysis,
+    records: Records,
+    here: World,
+    stopping: Stopping,
+    *,
+    restart: bool = False,
+    after_epoch: Callable[[History], None] = lambda _: None,
+) -> Tagger:
+    """Train one tagger, from its last checkpoint if there is one; return it in evaluation mode.
+
+    Training and validation losses carry the same weights. The tagger is that of the last epoch; the one with the lowest
+    validation loss is kept beside it.
+
+    Raises:
+        AdvtagError, SystemExit: see `train_all`
+    """
+    torch.manual_seed(settings.seed)
+    attack = attack_of(settings, analysis)
+    scheme = build_scheme(settings, None if attack is None else build_attack(attack))
+    weights = PtEtaFlavourWeights.fit(cache.train, len(cache.classes), settings.weights)
+    tagger = new_tagger(cache, settings, attack, records.name).to(here.device)
+    parameters = list(tagger.network.parameters())
+    optimiser = build_optimiser(settings, parameters)
+    schedule = build_schedule(settings, optimiser)
+    batches = batches_of(
+        cache.train, weights, batch=settings.batch, seed=settings.seed, device=here.device, data=settings.data
+    )
+    tests = {name: build_attack(analysis.attacks[name]) for name in settings.evaluate_with}
+    validation = Validation(cache.validation, settings, weights, tests, here.device)
+    checkpoint = Checkpoint(records.checkpoint, digest_of(cache, settings, attack), tagger, optimiser, schedule)
+    here.reseed(settings.seed)
+    progress = (None if restart else checkpoint.restore(here.device)) or Progress.start(here.device)
+
+    def update(loss: Tensor) -> None:
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        here.average_(parameters)
+        if settings.clip is not None:
+            torch.nn.utils.clip_grad_norm_(parameters, settings.clip)
+        optimiser.step()
+
+    while progress.epoch <= settings.epochs and not out_of_patience(settings, progress.history):
+        tagger.train()
+        start = saved = time.monotonic()
+        with closing(batches.epoch(progress.epoch, progress.step)) as jets:
+            for batch in map(here.share, jets):
+                with torch.autocast(here.device.type, torch.bfloat16, enabled=settings.autocast):
+                    loss = scheme(tagger, batch, progress.epoch, progress.step, update)
+                progress.add(loss, len(batch.target))
+                leaving = here.agree(stopping.wanted)
+                if here.writes and (leaving or time.monotonic() > saved + SAVE_EVERY):
+                    checkpoint.save(progress)
+                    saved = time.monotonic()
+                if leaving:
+                    raise SystemExit(stopping.exit_code)
+        # before any attack, which has no gradient to follow where the training has diverged
+        mean = finite(progress.mean, records.name, progress.epoch)
+        rate = {"learning_rate": optimiser.param_groups[0]["lr"], "seconds": time.monotonic() - start}
+        schedule.step()
+        best = progress.end_epoch({"loss": mean, **rate, **validation(tagger)}, judged_by(settings))
+        if here.writes:
+            records.epoch(tagger, progress.history, best=best)
+            checkpoint.save(progress)
+        after_epoch(progress.history)
+    if here.writes:
+        records.end(tagger, len(progress.history))
+    return tagger.eval()
+
+
+def attack_of(settings: Training, analysis: Analysis) -> AttackConfig | None:
+    """The attack of the training, whether it is written there or named."""
+    return analysis.attacks[settings.attack] if isinstance(settings.attack, str) else settings.attack
+
+
+def judged_by(settings: Training) -> str:
+    """Whose validation loss says which epoch is the best: the first attack's, if the training is adversarial."""
+    return settings.evaluate_with[0] if settings.attack is not None and settings.evaluate_with else "raw"
+
+
+def out_of_patience(settings: Training, history: History) -> bool:
+    """No lower validation loss for `patience` epochs."""
+    if settings.patience is None or not history:
+        return False
+    losses = [epoch["validation_loss"][judged_by(settings)] for epoch in history]
+    return len(losses) - 1 - losses.index(min(losses)) >= settings.patience
+
+
+def digest_of(cache: Cache, settings: Training, attack: AttackConfig | None) -> str:
+    """Hash of all that decides the weights of each epoch. Their number does not, unless the schedule looks at it: a
+    training can be made longer.
+    """
+    open_ended = {"patience"} if settings.schedule == "cosine" else {"patience", "epochs"}
+    parts = [
+        cache.digest,
+        settings.model_dump_json(exclude=open_ended),
+        "" if attack is None else attack.model_dump_json(),
+    ]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def new_tagger(cache: Cache, settings: Training, attack: AttackConfig | None, name: str) -> Tagger:
+    """An untrained tagger, standardised with the training jets, that knows how it is going to be trained."""
+    training = {"name": name, **json.loads(settings.model_dump_json()), "versions": provenance()}
+    if attack is not None:
+        training["attack_parameters"] = json.loads(attack.model_dump_json())
+    mean, std = standardisation(cache.train)
+    return Tagger(
+        cache.features,
+        cache.classes,
+        mean,
+        std,
+        network=settings.network,
+        parameters=settings.parameters,
+        training=training,
+        scales=scales(cache.train),
+    )
 
 
 def finite(loss: float, name: str, epoch: int) -> float:
@@ -101,116 +221,9 @@ def finite(loss: float, name: str, epoch: int) -> float:
     return loss
 
 
-def train(
-    columns: Columns,
-    settings: Training,
-    analysis: Analysis,
-    name: str,
-    device: torch.device,
-    after_epoch: Callable[[Tagger, History], None],
-) -> tuple[Tagger, History]:
-    """Train one tagger on one device; return it in evaluation mode, with the record of each epoch.
-
-    Adversarial training replaces every batch by its attacked version from the current weights, and there is no
-    clean batch beside it (A. Stein et al., Comput. Softw. Big Sci. 6 (2022) 15). Training and validation losses
-    carry the same weights.
-    """
-    torch.manual_seed(settings.seed)
-    attack = None if settings.attack is None else build_attack(analysis.attacks[settings.attack])
-    test_attack = build_attack(analysis.attacks[settings.evaluate_with])
-    tagger = new_tagger(columns, settings, analysis, name).to(device)
-    weight, validation_weight = loss_weights(columns, device)
-    sample, validation = columns.train.to(device), columns.validation.to(device)
-
-    optimiser = torch.optim.Adam(tagger.parameters(), lr=settings.learning_rate)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda epoch: 1 / (1 + epoch / 30))
-    history: History = []
-    for epoch in range(1, settings.epochs + 1):
-        tagger.train()
-        # a pure function of (seed, epoch), so that any epoch can be repeated
-        order = torch.randperm(len(sample), generator=torch.Generator().manual_seed(settings.seed * 100_003 + epoch))
-        order = order.to(device)
-        total = torch.zeros((), device=device)
-        for start in range(0, len(sample), settings.batch):
-            jets = order[start : start + settings.batch]
-            inputs, target = sample.inputs[jets], sample.target[jets]
-            if attack is not None:
-                inputs = attack(tagger, replace(inputs, key=reseed(inputs.key, epoch)), target)
-            losses = cross_entropy(tagger(inputs.values, inputs.present), target, reduction="none")
-            # |w|: a batch of a few jets whose signed weights cancel must not step a thousand times too far
-            loss = (losses * weight[jets]).sum() / weight[jets].abs().sum().clamp(min=1e-6)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            total += loss.detach() * len(jets)
-        schedule.step()
-        # before any attack, which has no gradient to follow where the training has diverged
-        mean_loss = finite(float(total) / len(sample), name, epoch)
-        raw = scores(tagger, None, validation)
-        attacked = scores(tagger, test_attack, validation)
-        history.append(
-            {
-                "epoch": epoch,
-                "loss": mean_loss,
-                "validation_loss": float((raw["loss"] * validation_weight).sum() / validation_weight.abs().sum()),
-                "auc_raw": auc(raw["BvsL"], validation, columns.classes),
-                "auc_attacked": auc(attacked["BvsL"], validation, columns.classes),
-                "attack": settings.evaluate_with,
-            }
-        )
-        after_epoch(tagger, history)
-    return tagger.eval(), history
-
-
-def new_tagger(columns: Columns, settings: Training, analysis: Analysis, name: str) -> Tagger:
-    """An untrained tagger, standardised with the training jets, that knows how it is going to be trained."""
-    training = {"name": name, **json.loads(settings.model_dump_json()), "versions": provenance()}
-    if settings.attack is not None:
-        training["attack_parameters"] = json.loads(analysis.attacks[settings.attack].model_dump_json())
-    mean, std = standardisation(columns.train.inputs)
-    widths = scales(columns.train.inputs)
-    return Tagger(
-        columns.features, columns.classes, mean, std, network=settings.network, training=training, scales=widths
+def summary(epoch: dict[str, Any]) -> str:
+    """Areas of BvsL, raw and attacked, in a few words."""
+    areas = {name: areas["BvsL"] for name, areas in epoch["auc"].items()}
+    return "BvsL " + ", ".join(
+        f"{name} {'undefined' if area is None else format(area, '.4f')}" for name, area in areas.items()
     )
-
-
-def loss_weights(columns: Columns, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Weight of each training and each validation jet, float32 [jets] each: generator times pt-eta-flavour."""
-    fitted = PtEtaFlavourWeights(*_arrays(columns.train), columns.train.weight.numpy(), len(columns.classes))
-    weights = []
-    for sample in (columns.train, columns.validation):
-        weight = fitted(*_arrays(sample)) * sample.weight.numpy()
-        weights.append(torch.from_numpy(weight.astype(np.float32)).to(device))
-    return weights[0], weights[1]
-
-
-def _arrays(sample: Sample) -> tuple[Any, Any, Any]:
-    return sample.target.numpy(), sample.pt.numpy(), sample.eta.numpy()
-
-
-def scores(tagger: Tagger, attack: Attack | None, sample: Sample) -> dict[str, Tensor]:
-    """Cross entropy and discriminators of each jet, [jets] each, raw or attacked, in evaluation mode."""
-    parts: list[dict[str, Tensor]] = []
-    with evaluation_mode(tagger):
-        for start in range(0, len(sample), EVALUATION_BATCH):
-            batch = slice(start, start + EVALUATION_BATCH)
-            inputs, target = sample.inputs[batch], sample.target[batch]
-            if attack is not None:
-                inputs = attack(tagger, inputs, target)
-            with torch.no_grad():
-                logits = tagger(inputs.values, inputs.present)
-                loss = cross_entropy(logits, target, reduction="none")
-            parts.append({"loss": loss, **discriminators(logits.softmax(1), tagger.classes)})
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-
-
-def auc(score: Tensor, sample: Sample, classes: tuple[str, ...]) -> float | None:
-    """AUC of b (and bb) against udsg; None where one of them is missing (JSON has no NaN)."""
-    target = sample.target.cpu()
-    b_classes = torch.tensor([classes.index(name) for name in classes if name in ("b", "bb")])
-    is_b, is_light = torch.isin(target, b_classes), target == classes.index("udsg")
-    jets = is_b | is_light
-    truth = is_b[jets].numpy()
-    if truth.all() or not truth.any():
-        return None
-    return float(roc_auc_score(truth, score.cpu()[jets].numpy()))

@@ -1,72 +1,112 @@
 """Weights that give every flavour the same pt and eta spectrum, and every class the same total."""
 
+from collections.abc import Iterable
+from typing import Literal, Self
+
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from common.errors import AdvtagError
+from training.cache import Stored
+from training.columns import Sample
 
 PT_EDGES = np.array([15, 20, 26, 35, 46, 61, 80, 106, 141, 186, 247, 326, 432, 571, 756, 1001.0])
 """GeV; the b-hive edges of CMS."""
 MAX_WEIGHT = 10.0
 ETA_EDGES = np.arange(-2.5, 2.51, 0.5)
+BINS = (len(PT_EDGES) - 1, len(ETA_EDGES) - 1)
+Form = Literal["balanced", "flat", "none"]
 
 
 class PtEtaFlavourWeights:
-    """The class-balanced reweighting of the CMS thesis study on DeepCSV (`_ptetaflavloss` in its code).
+    """The reweightings of the CMS thesis study on DeepCSV (A. Stein, AI_Safety_2021).
 
-    With h_f the normalised (pt, eta) histogram of flavour f and N_f its sum of weights,
+    `balanced` (`_ptetaflavloss` in its code), with h_f the normalised (pt, eta) histogram of flavour f and N_f its sum
+    of weights: every flavour gets the average spectrum, and every class the same total,
 
         w_f(bin) = mean_f' h_f'(bin) / h_f(bin) * (N / N_f) / sum_f' (N / N_f')
 
-    scaled to an average of 1 over the fitted jets, and then capped. Without the cap, the 0.5 % of jets
-    with two b hadrons in simulated ttbar carry a quarter of the weight, 60 each, and cost 0.008 of the BvsL area (0.935
-    instead of 0.943 after 9 epochs of 200,000 jets). The study has 50 x 50 equal bins, too many for small samples: here
-    are the 15 x 10 bins of b-hive. The published weights are infinite in empty bins; here a bin
+    `flat` (`_flatptetaflavloss`), with n_f = N_f h_f: every bin of every class gets the same total,
+
+        w_f(bin) = (N / bins) / n_f(bin)
+
+    `none`: all 1.
+
+    The first two are scaled to an average of 1 over the fitted jets, and then capped. Without the cap, the 0.5 % of
+    jets with two b hadrons in simulated ttbar carry a quarter of the balanced weight, 60 each, and cost 0.008 of the
+    BvsL area (0.935 instead of 0.943 after 9 epochs of 200,000 jets). The study has 50 x 50 equal bins, too many for
+    small samples: here are the 15 x 10 bins of b-hive. The published weights are infinite in empty bins; here a bin
     without jets of flavour f weighs 0 for f. Jets outside the edges count in the outermost bins.
 
     Args:
-        target: int [jets], class of each jet
-        pt, eta: float [jets], GeV
-        weight: float [jets], generator weights
-        classes: number of classes
+        counts: float [classes, pt bins, eta bins], sums of generator weights; `fit` makes them
+        form: which
         cap: largest weight
 
     Raises:
         AdvtagError: the weights add up to nothing positive
     """
 
-    def __init__(
-        self,
-        target: NDArray[np.integer],
-        pt: NDArray[np.floating],
-        eta: NDArray[np.floating],
-        weight: NDArray[np.floating],
-        classes: int,
-        *,
-        cap: float = MAX_WEIGHT,
-    ) -> None:
-        counts = np.zeros((classes, len(PT_EDGES) - 1, len(ETA_EDGES) - 1))
-        np.add.at(counts, (target, *self._bins(pt, eta)), weight)
-        counts = np.maximum(counts, 0)  # negative generator weights can outweigh a sparse bin
-        total = counts.sum(axis=(1, 2), keepdims=True)
-        if not weight.sum() > 0:
+    def __init__(self, counts: NDArray[np.float64], form: Form = "balanced", *, cap: float = MAX_WEIGHT) -> None:
+        number = counts.sum()
+        if not number > 0:
             raise AdvtagError("training weights: the generator weights of the training jets add up to nothing positive")
-        shape = np.divide(counts, total, out=np.zeros_like(counts), where=total > 0)
-        average = shape.sum(axis=0) / (total > 0).sum()
-        balance = np.divide(1, total, out=np.zeros_like(total), where=total > 0)
-        self.table = np.divide(average * balance, shape, out=np.zeros_like(shape), where=shape > 0)
-        used = (self(target, pt, eta) * weight).sum()
-        self.table = np.minimum(self.table * weight.sum() / used, cap)
+        filled = np.maximum(counts, 0)  # negative generator weights can outweigh a sparse bin
+        if form == "none":
+            table = np.ones_like(filled)
+        else:
+            table = _balanced(filled) if form == "balanced" else _inverse(filled)
+            table = np.minimum(table * number / (table * filled).sum(), cap)
+        self.table = torch.from_numpy(table)
 
-    def __call__(
-        self, target: NDArray[np.integer], pt: NDArray[np.floating], eta: NDArray[np.floating]
-    ) -> NDArray[np.float64]:
-        """Weight of each jet, float64 [jets]."""
-        found: NDArray[np.float64] = self.table[(target, *self._bins(pt, eta))]
-        return found
+    @classmethod
+    def fit(
+        cls, jets: Stored | Iterable[Sample], classes: int, form: Form = "balanced", *, cap: float = MAX_WEIGHT
+    ) -> Self:
+        """The weights of jets on disk or in chunks; only counts are kept.
 
-    @staticmethod
-    def _bins(pt: NDArray[np.floating], eta: NDArray[np.floating]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        pt_bin = np.clip(np.searchsorted(PT_EDGES, pt, side="right") - 1, 0, len(PT_EDGES) - 2)
-        eta_bin = np.clip(np.searchsorted(ETA_EDGES, eta, side="right") - 1, 0, len(ETA_EDGES) - 2)
-        return pt_bin, eta_bin
+        Raises:
+            AdvtagError: the generator weights add up to nothing positive
+        """
+        bins = classes * BINS[0] * BINS[1]
+        counts = torch.zeros(bins, dtype=torch.float64)
+        for sample in jets.chunks() if isinstance(jets, Stored) else jets:
+            place = _place(sample.target, sample.pt, sample.eta)
+            counts += torch.bincount(place, sample.weight.double(), bins).cpu()
+        return cls(counts.view(classes, *BINS).numpy(), form, cap=cap)
+
+    def __call__(self, target: Tensor, pt: Tensor, eta: Tensor) -> Tensor:
+        """Weight of each jet from its class, int, and pt [GeV] and eta, [jets] each: float64 [jets], likewise on the
+        device of the jets.
+        """
+        return self.table.view(-1).to(pt.device).index_select(0, _place(target, pt, eta))
+
+    def of(self, sample: Sample) -> Tensor:
+        """What the loss of each jet counts, float32 [jets]: this weight times the generator's."""
+        return (self(sample.target, sample.pt, sample.eta) * sample.weight).float()
+
+
+def _balanced(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    total = counts.sum(axis=(1, 2), keepdims=True)
+    shape = counts * _inverse(total)
+    average = shape.sum(axis=0) / (total > 0).sum()
+    balanced: NDArray[np.float64] = average * _inverse(total) * _inverse(shape)
+    return balanced
+
+
+def _inverse(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """1/x, and 0 for 0."""
+    return np.divide(1, x, out=np.zeros_like(x), where=x > 0)
+
+
+def _place(target: Tensor, pt: Tensor, eta: Tensor) -> Tensor:
+    """Place in the flattened table, int64 [jets]."""
+    return (target * BINS[0] + _bin(PT_EDGES, pt)) * BINS[1] + _bin(ETA_EDGES, eta)
+
+
+def _bin(edges: NDArray[np.float64], x: Tensor) -> Tensor:
+    # the inner edges alone: what lies outside is then in the outermost bin
+    inner = torch.as_tensor(edges[1:-1], dtype=x.dtype, device=x.device)
+    return torch.bucketize(x.contiguous(), inner, right=True)

@@ -101,7 +101,7 @@ def slow_fgsm(tagger: Tagger, inputs: Inputs, target: torch.Tensor, epsilon: flo
         present = inputs.present[jet]
         z = torch.where(present, (inputs.values[jet] - tagger.mean) / tagger.std, tagger.absent_at)
         z = z.detach().requires_grad_()
-        loss = cross_entropy(tagger.network(z[None]), target[jet][None])
+        loss = cross_entropy(tagger.network(z[None], present[None]), target[jet][None])
         (gradient,) = torch.autograd.grad(loss, z)
         for k, feature in enumerate(tagger.features.inputs):
             x, g = float(inputs.values[jet, k]), float(gradient[k])

@@ -70,7 +70,7 @@ def slow_gradient(tagger, inputs, target, jet: int, row, objective=slow_cross_en
         (entry - tagger.mean[k]) / tagger.std[k] if inputs.present[jet, k] else tagger.absent_at[k]
         for k, entry in enumerate(entries)
     ]
-    loss = objective(tagger.network(torch.stack(z)[None])[0], int(target[jet]))
+    loss = objective(tagger.network(torch.stack(z)[None], inputs.present[jet][None])[0], int(target[jet]))
     (gradient,) = torch.autograd.grad(loss, x)
     return gradient.tolist(), float(loss.detach())
 

@@ -294,7 +294,7 @@ def test_unknown_card_names_the_shipped_ones() -> None:
         load_features("deepcvs")
     text = one_line(refused)
     assert "'deepcvs'" in text
-    assert "deepcsv, nanoaod" in text
+    assert "deepcsv, deepjet, nanoaod, particles" in text
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from common.histograms import AXES, Dataset, HistogramFile
+from models.classes import DISCRIMINATORS
 
 SHARES = {"b": 0.25, "bb": 0.05, "c": 0.2, "udsg": 0.5}
 CENTRES = {"b": 0.72, "bb": 0.8, "c": 0.5, "udsg": 0.3}
 ATTACKS = {"raw": 0.0, "noise": 0.3, "fgsm": 1.0, "pgd": 1.3}
 TAGGERS = {"nominal": 0.16, "adversarial": 0.06}
-DISCRIMINATORS = ("BvsL", "BvsC", "CvsL", "CvsB")
+
 INPUTS = ("Jet_pt", "Jet_nSelectedTracks", "trackSip2dSig_0", "vertexMass", "trackSip2dSig_9")
 LUMINOSITY = 41500.0
 
@@ -119,13 +120,21 @@ def written(toy: HistogramFile, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def histories() -> dict[str, list[dict[str, object]]]:
+    """Two taggers, 12 epochs, two attacks. Treat as read-only."""
+
+    def areas(i: int, lost: float) -> dict[str, float]:
+        return {name: 0.9 - 0.3 / i - lost - 0.05 * j for j, name in enumerate(DISCRIMINATORS)}
+
     def epochs(gain: float) -> list[dict[str, object]]:
         return [
             {
-                "epoch": i, "loss": 1 / (i + 1), "validation_loss": 1.1 / (i + 1), "attack": "fgsm",
-                "auc_raw": 0.9 - 0.3 / (i + 1), "auc_attacked": 0.6 + gain - 0.1 / (i + 1),
+                "epoch": i, "learning_rate": 1e-3, "seconds": 2.0, "jets_per_second": 3e4,
+                "loss": 1 / i, "validation_loss": {"raw": 1.1 / i, "fgsm": 1.5 / i - gain, "noise": 1.2 / i},
+                "auc": {
+                    "raw": areas(i, 0.0), "fgsm": areas(i, (1 - gain) * (0.2 + 0.01 * i)), "noise": areas(i, 0.02)
+                },
             }
-            for i in range(12)
+            for i in range(1, 13)
         ]  # fmt: skip
 
     return {"nominal": epochs(0.0), "adversarial": epochs(0.2)}

@@ -6,9 +6,14 @@ import json
 import numpy as np
 import pytest
 
+from common.errors import AdvtagError
 from common.histograms import read_histograms
 from configs.load import load_analysis
 from plots.analysis import draw, report
+
+AREAS = dict.fromkeys(("BvsL", "BvsC", "CvsL", "CvsB"), 0.9)
+EPOCH = {"epoch": 1, "loss": 1.0, "validation_loss": {"raw": 1.0}, "auc": {"raw": AREAS}}
+SCAN = {"attack": "pgd", "points": [{"inputs": 5, "auc": {"raw": AREAS, "pgd": AREAS}}]}
 
 
 @pytest.fixture
@@ -17,12 +22,11 @@ def analysis(build_toy, tmp_path):
     file = dataclasses.replace(build_toy(300, inputs=("Jet_pt",), regions=("ttbar",)), discriminators=("BvsL",))
     (tmp_path / "out" / "taggers").mkdir(parents=True)
     file.write(tmp_path / "out" / "histograms.zip")
-    history = [{"epoch": 1, "loss": 1.0, "validation_loss": 1.0, "auc_raw": 0.9, "auc_attacked": 0.8, "attack": "fgsm"}]
-    (tmp_path / "out" / "taggers" / "gone.history.json").write_text(json.dumps(history))
+    (tmp_path / "out" / "taggers" / "gone.history.jsonl").write_text(json.dumps(EPOCH))
     path = tmp_path / "toy.yaml"
     path.write_text(
         "{name: toy, output: out, features: deepcsv, luminosity: 12.0,"
-        " datasets: {ttbar: {files: x.root, cross_section: 3.0}}}"
+        " datasets: {ttbar: {files: x.root, cross_section: 3.0}}, training: {t: {epochs: 1}}}"
     )
     return load_analysis(path)
 
@@ -48,3 +52,35 @@ def test_figures_take_the_place_of_earlier_ones(analysis):
     assert not stale.exists()
     assert (folder / "ttbar" / "Jet_pt.png").stat().st_size > 1000
     assert not (folder / "auc_vs_epoch.png").exists()  # the only history is of a tagger that is not configured
+
+
+def test_histograms_and_trainings(analysis):
+    (analysis.output / "taggers" / "t.history.jsonl").write_text(json.dumps(EPOCH))
+    folder = draw(analysis, progress=False)
+    assert (folder / "auc_vs_epoch.png").exists()
+    assert (folder / "ttbar" / "Jet_pt.png").exists()
+    assert not (folder / "scan.png").exists()
+
+
+def test_trainings_without_histograms(analysis):
+    (analysis.output / "histograms.zip").unlink()
+    with pytest.raises(AdvtagError, match="make it with `advtag histograms"):
+        draw(analysis, progress=False)
+    (analysis.output / "taggers" / "t.history.jsonl").write_text(json.dumps(EPOCH))
+    folder = draw(analysis, progress=False)
+    assert {path.name for path in folder.iterdir()} >= {
+        "auc_vs_epoch.png",
+        "auc_vs_epoch_CvsB.png",
+        "loss_vs_epoch.png",
+    }
+    assert not (folder / "ttbar").exists()
+    assert "loss against epoch" in report(analysis).read_text()
+
+
+def test_a_scan_alone(analysis):
+    (analysis.output / "histograms.zip").unlink()
+    (analysis.output / "scan").mkdir()
+    (analysis.output / "scan" / "scan.json").write_text(json.dumps(SCAN))
+    folder = draw(analysis, progress=False)
+    assert [path.name for path in folder.iterdir()] == ["scan.png"]
+    assert "number of inputs" in report(analysis).read_text()

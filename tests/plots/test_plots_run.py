@@ -17,10 +17,13 @@ from common.errors import AdvtagError
 from common.histograms import Dataset, HistogramFile
 from plots import jobs, report
 from plots.report import make_report
-from plots.roc import auc_table
-from plots.run import file_name, make_plots
+from plots.roc import auc_table, roc
+from plots.run import attack_names, file_name, make_plots, training_figures
+from plots.shapes import scaled
 
 NAMES = ("Jet_pt", "Jet_nSelectedTracks", "trackSip2dSig_0", "vertexMass", "trackSip2dSig_9")
+TRAINING = {"auc_vs_epoch.png", "susceptibility.png", "loss_vs_epoch.png"}
+TRAINING |= {f"auc_vs_epoch_{name}.png" for name in ("BvsC", "CvsL", "CvsB")}
 FIGURES = {f"{name}.png" for name in (*NAMES, "BvsL", "BvsC", "CvsL", "CvsB", "roc")}
 
 
@@ -43,7 +46,7 @@ def small(build_toy: Callable[..., HistogramFile], **changes: object) -> Histogr
 def test_every_figure_is_there_and_is_a_picture(plotted) -> None:
     folder, paths = plotted
     expected = {f"{region}/{name}" for region in ("ttbar", "dijet") for name in FIGURES}
-    assert files_in(folder) == expected | {"auc_vs_epoch.png", "auc.json"}
+    assert files_in(folder) == expected | TRAINING | {"auc.json"}
     assert {path.relative_to(folder).as_posix() for path in paths} == files_in(folder)
     for path in folder.rglob("*.png"):
         with Image.open(path) as image:
@@ -54,8 +57,38 @@ def test_every_figure_is_there_and_is_a_picture(plotted) -> None:
 def test_one_worker_writes_the_same(plotted, toy, histories, tmp_path: Path) -> None:
     make_plots(toy, histories, tmp_path, regions=["ttbar"], workers=1, progress=False)
     assert files_in(tmp_path) == {name for name in files_in(plotted[0]) if not name.startswith("dijet")}
-    for name in ("ttbar/Jet_pt.png", "auc_vs_epoch.png"):
+    for name in ("ttbar/Jet_pt.png", *TRAINING):
         assert (tmp_path / name).read_bytes() == (plotted[0] / name).read_bytes()
+
+
+def test_only_trainings(histories, tmp_path: Path, capsys, monkeypatch) -> None:
+    scan = {"attack": "fgsm", "points": [{"inputs": 5, "auc": histories["nominal"][0]["auc"]}]}
+    paths = make_plots(None, histories, tmp_path, scan=scan, workers=1, progress=False)
+    assert {path.name for path in paths} == files_in(tmp_path) == TRAINING | {"scan.png"}
+    assert "no histograms: only the figures of trainings" in capsys.readouterr().err
+    page = Elements(make_report(None, tmp_path, title="t").read_text())
+    pictures = [base64.b64decode(image["src"].removeprefix("data:image/png;base64,")) for image in page.all("img")]
+    assert sorted(pictures) == sorted(path.read_bytes() for path in tmp_path.glob("*.png"))
+    assert [section["id"] for section in page.all("section")] == ["s0"]
+    monkeypatch.setattr(report, "EMBED_UP_TO", 1000)
+    page = Elements(make_report(None, tmp_path, title="t").read_text())
+    assert {image["src"] for image in page.all("img")} == TRAINING | {"scan.png"}
+
+
+def test_trainings_without_attacks(histories, tmp_path: Path) -> None:
+    epoch = histories["nominal"][0]
+    raw = {"t": [{**epoch, "auc": {"raw": epoch["auc"]["raw"]}, "validation_loss": {"raw": 1.0}}], "untrained": []}
+    make_plots(None, raw, tmp_path, workers=1, progress=False)
+    assert files_in(tmp_path) == TRAINING - {"susceptibility.png"}
+
+
+def test_an_attack_has_one_colour(toy, histories) -> None:
+    jobs = training_figures(histories, None, Path(), attack_names(toy), "Simulation")
+    (job,) = [job for job in jobs if job.path.name == "auc_vs_epoch.png"]
+    top, _ = job.draw(job.what, **job.options).axes
+    curves = roc(scaled(toy, "BvsL", "ttbar")).axes[0]
+    in_roc = {line.get_label().split(":")[0]: line.get_color() for line in curves.lines}
+    assert [line.get_color() for line in top.lines[:3]] == [in_roc[name] for name in ("raw", "fgsm", "noise")]
 
 
 def test_table_of_aucs(plotted, toy) -> None:
@@ -137,7 +170,7 @@ def test_report_has_every_figure_and_every_auc(plotted, toy) -> None:
     images = page.all("img")
     pictures = {base64.b64decode(image["src"].removeprefix("data:image/png;base64,")) for image in images}
     assert pictures == {path.read_bytes() for path in folder.rglob("*.png")}
-    assert len(images) == 21
+    assert len(images) == 26
     assert all(image["alt"] and image["loading"] == "lazy" for image in images)
     for row in auc_table(toy, ["ttbar", "dijet"]):
         assert f"{row['auc']:.4f}" in text
@@ -168,7 +201,7 @@ def test_large_reports_refer_to_the_pictures(plotted, toy, monkeypatch) -> None:
     monkeypatch.setattr(report, "EMBED_UP_TO", 1000)
     path = make_report(toy, plotted[0], title="t")
     sources = [unquote(image["src"]) for image in Elements(path.read_text()).all("img")]
-    assert len(sources) == 21
+    assert len(sources) == 26
     assert all((path.parent / source).is_file() for source in sources)
     assert path.stat().st_size < 50_000
 
@@ -186,6 +219,7 @@ def test_users_names_cannot_write_html(build_toy, tmp_path: Path) -> None:
 
 
 def test_report_without_figures(toy, tmp_path: Path) -> None:
-    with pytest.raises(AdvtagError, match="no figures to report; draw them first"):
-        make_report(toy, tmp_path, title="t")
+    for histograms in (toy, None):
+        with pytest.raises(AdvtagError, match="no figures to report; draw them first"):
+            make_report(histograms, tmp_path, title="t")
     assert files_in(tmp_path) == set()

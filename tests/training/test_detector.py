@@ -35,7 +35,7 @@ class ByFirst(torch.nn.Module):
         super().__init__()
         self.sign = torch.nn.Parameter(torch.tensor(sign))
 
-    def forward(self, standardised: torch.Tensor) -> torch.Tensor:
+    def forward(self, standardised: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
         x = self.sign * standardised[:, 0]
         return torch.stack([4 * (x - 1), torch.zeros_like(x), -4 * (x + 1)], dim=1)
 

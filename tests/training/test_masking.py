@@ -25,8 +25,8 @@ class After(nn.Module):
         super().__init__()
         self.network, self.change = network, change
 
-    def forward(self, standardised: torch.Tensor) -> torch.Tensor:
-        return self.change(self.network(standardised))
+    def forward(self, standardised: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+        return self.change(self.network(standardised, present))
 
 
 def made(change=None, **parameters) -> Tagger:

@@ -1,5 +1,6 @@
 """Mean and widths against numpy, with absent entries as NaN, and against plain Python."""
 
+import itertools
 import math
 import statistics
 
@@ -9,7 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+import training.standardise
 from models.inputs import Inputs
+from training.cache import open_cache
+from training.columns import Sample
 from training.standardise import scales, standardisation
 
 
@@ -47,13 +51,67 @@ def test_masked_array_with_large_mean() -> None:
     np.testing.assert_allclose(std, np.nanstd(masked, axis=0), rtol=1e-6)
 
 
+class InChunks:
+    """Jets that come as those on disk do."""
+
+    def __init__(self, inputs: Inputs, edges: list[int]) -> None:
+        self.inputs, self.edges = inputs, edges
+
+    def chunks(self):
+        for start, stop in itertools.pairwise(self.edges):
+            inputs = self.inputs[start:stop]
+            yield Sample(inputs, *torch.zeros(3, len(inputs)))
+
+
+@given(
+    values=arrays(np.float32, (30, 3), elements=st.floats(-1000, 1000, width=32)),
+    present=arrays(np.bool_, (30, 3)),
+    cuts=st.lists(st.integers(0, 30), max_size=5),
+    shift=st.sampled_from([0.0, 1e6]),
+)
+@settings(max_examples=100, deadline=None)
+def test_chunks_are_the_whole(values, present, cuts, shift) -> None:
+    inputs = inputs_of(values + np.float32(shift), present)
+    whole = standardisation(inputs)
+    for found, expected in zip(standardisation(InChunks(inputs, [0, *sorted(cuts), 30])), whole, strict=True):
+        torch.testing.assert_close(found, expected, rtol=2e-7, atol=1e-9)
+    assert all(torch.equal(a, b) for a, b in zip(standardisation(InChunks(inputs, [0, 30])), whole, strict=True))
+
+
+def test_a_large_mean_in_chunks() -> None:
+    """Sums of squares would be all rounding here, even in double precision."""
+    rng = np.random.default_rng(0)
+    values = rng.normal(1e6, 1, (5000, 2)).astype(np.float32)
+    values = np.concatenate([values, values + 2]).astype(np.float32)
+    inputs = inputs_of(values, rng.random(values.shape) < 0.6)
+    masked = np.where(inputs.present, values.astype(np.float64), np.nan)
+    mean, std = standardisation(InChunks(inputs, list(range(0, 10_001, 100))))
+    np.testing.assert_allclose(mean, np.nanmean(masked, axis=0), rtol=1e-7)
+    np.testing.assert_allclose(std, np.nanstd(masked, axis=0), rtol=1e-7)
+
+
+def test_jets_on_disk(shared_workplace, monkeypatch) -> None:
+    """All of them for the mean, the first ones for the quantiles."""
+    train = open_cache(shared_workplace.columns).train
+    monkeypatch.setattr(type(train).chunks, "__defaults__", (100,))
+    for found, expected in zip(standardisation(train), standardisation(train.read(0, 10**6).inputs), strict=True):
+        torch.testing.assert_close(found, expected, rtol=2e-7, atol=0)
+    for number in (10**6, 500):
+        monkeypatch.setattr(training.standardise, "SCALE_JETS", number)
+        found, expected = scales(train), scales(train.read(0, number).inputs)
+        assert all(torch.equal(found[name], expected[name]) for name in ("core", "quantile"))
+    assert not torch.equal(scales(train)["core"], scales(train.read(0, 10**6).inputs)["core"])
+
+
 def test_never_present_and_constant() -> None:
     values = np.array([[5.0, 0.1, 1.0, 3.0]] * 7)
     present = np.array([[False, True, True, False]] * 7)
     present[0, 3] = True
-    mean, std = standardisation(inputs_of(values, present))
-    assert mean.tolist() == [0, np.float32(0.1), 1, 3]
-    assert std.tolist() == [1, 1, 1, 1]
+    inputs = inputs_of(values, present)
+    for jets in (inputs, InChunks(inputs, [0, 1, 1, 3, 7])):
+        mean, std = standardisation(jets)
+        assert mean.tolist() == [0, np.float32(0.1), 1, 3]
+        assert std.tolist() == [1, 1, 1, 1]
 
 
 def test_what_an_absent_entry_holds_does_not_count() -> None:

@@ -1,6 +1,8 @@
-"""Networks: standardised inputs in, logits out."""
+"""The fully connected network of the CMS thesis study."""
 
 from torch import Tensor, nn
+
+from models.features import FeatureSet
 
 
 class DeepCSV(nn.Module):
@@ -11,19 +13,18 @@ class DeepCSV(nn.Module):
     inputs and 3 classes). It returns logits: theirs ended in a softmax on which the loss applied another one.
     """
 
-    def __init__(self, inputs: int, classes: int, *, width: int = 100, hidden: int = 5, dropout: float = 0.1) -> None:
+    def __init__(
+        self, features: FeatureSet, classes: int, *, width: int = 100, hidden: int = 5, dropout: float = 0.1
+    ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for layer in range(hidden):
-            layers += [nn.Linear(inputs if layer == 0 else width, width), nn.ReLU()]
+            layers += [nn.Linear(len(features) if layer == 0 else width, width), nn.ReLU()]
             if layer < hidden - 1:
                 layers.append(nn.Dropout(dropout))
         self.layers = nn.Sequential(*layers, nn.Linear(width, classes))
 
-    def forward(self, standardised: Tensor) -> Tensor:
-        """Float [jets, inputs] to logits [jets, classes]."""
+    def forward(self, standardised: Tensor, present: Tensor) -> Tensor:  # noqa: ARG002
+        """Float [jets, inputs], absent ones at their place, to logits [jets, classes]; `present` is not looked at."""
         logits: Tensor = self.layers(standardised)
         return logits
-
-
-NETWORKS: dict[str, type[nn.Module]] = {"deepcsv": DeepCSV}

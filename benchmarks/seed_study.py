@@ -1,0 +1,128 @@
+"""Areas of two taggers over their epochs, raw and attacked, with bootstrap errors; the tables of docs/seed_study.md.
+
+python benchmarks/seed_study.py CONFIG [--epochs 1 10 100] [--replicas 100]
+
+CONFIG has trainings `nominal` and `adversarial` that `advtag train` has done; the test split of their columns is used.
+Errors come from a Poisson bootstrap over jets, the same replicas everywhere, so that those of differences are smaller.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).parents[1])
+
+import argparse
+import json
+
+import numpy as np
+import torch
+
+from attacks import FGSM, Attack, Budget, GaussianNoise
+from configs.load import load_analysis
+from models.discriminators import discriminators
+from models.tagger import Tagger, load_tagger
+from training.columns import Sample, read_splits
+from training.metrics import RocHistogram
+
+NAMES = ("nominal", "adversarial")
+EPSILONS = (0.005, 0.01, 0.02, 0.05, 0.1)
+CHUNK = 8192
+
+
+def attacks() -> dict[str, Attack | None]:
+    """Raw, and the attacks of the study: uncapped, in units of the standard deviation."""
+    found: dict[str, Attack | None] = {"raw": None}
+    for epsilon in EPSILONS:
+        budget = Budget(epsilon=epsilon, capped=False)
+        found[f"FGSM {epsilon}"] = FGSM(budget)
+        found[f"noise {epsilon}"] = GaussianNoise(budget)
+    return found
+
+
+def scores(tagger: Tagger, attack: Attack | None, maker: Tagger, sample: Sample) -> torch.Tensor:
+    """BvsL of jets, float [jets], after an attack crafted on `maker`."""
+    parts = []
+    for start in range(0, len(sample), CHUNK):
+        jets = slice(start, start + CHUNK)
+        inputs, target = sample.inputs[jets], sample.target[jets]
+        if attack is not None:
+            inputs = attack(maker, inputs, target)
+        with torch.no_grad():
+            logits = tagger(inputs.values, inputs.present)
+        parts.append(discriminators(logits.softmax(1), tagger.classes)["BvsL"])
+    return torch.cat(parts)
+
+
+def areas(score: torch.Tensor, sample: Sample, classes: tuple[str, ...], replicas: int) -> np.ndarray:
+    """AUC of BvsL, [1 + replicas]: of the jets, then of each bootstrap replica."""
+    found = []
+    for replica in range(replicas + 1):
+        drawn = torch.ones(len(sample))
+        if replica:
+            drawn = torch.from_numpy(np.random.default_rng(replica).poisson(1.0, len(sample))).float()
+        found.append(RocHistogram.fill(score, sample.target, classes, "BvsL", drawn * sample.weight).auc())
+    return np.array(found)
+
+
+def study(folder: Path, sample: Sample, epochs: list[int], replicas: int) -> dict[str, dict[str, np.ndarray]]:
+    """Areas by `TAGGER EPOCH`, then by attack."""
+    found: dict[str, dict[str, np.ndarray]] = {}
+    last = {name: load_tagger(folder / f"{name}.safetensors") for name in NAMES}
+    for epoch in epochs:
+        taggers = {name: load_tagger(folder / f"checkpoints/{name}/epoch_{epoch:04d}.safetensors") for name in NAMES}
+        for name, tagger in taggers.items():
+            rows = {}
+            for title, attack in attacks().items():
+                rows[title] = areas(scores(tagger, attack, tagger, sample), sample, tagger.classes, replicas)
+            other = last["adversarial" if name == "nominal" else "nominal"]
+            crafted = scores(tagger, attacks()["FGSM 0.01"], other, sample)
+            rows["FGSM 0.01, crafted on the other"] = areas(crafted, sample, tagger.classes, replicas)
+            found[f"{name} {epoch}"] = rows
+            print(f"{name}, epoch {epoch}", file=sys.stderr)
+    return found
+
+
+def quoted(values: np.ndarray) -> str:
+    """Value and bootstrap error."""
+    return f"{values[0]:.4f} ± {values[1:].std():.4f}"
+
+
+def table(found: dict[str, dict[str, np.ndarray]], *, lost: bool) -> str:
+    """Markdown: one row per attack, one column per tagger and epoch; areas, or what of the raw one is lost."""
+    columns = list(found)
+    lines = ["| BvsL | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    for title in next(iter(found.values())):
+        cells = [rows["raw"] - rows[title] if lost else rows[title] for rows in found.values()]
+        if not (lost and title == "raw"):
+            lines.append(f"| {title} | " + " | ".join(map(quoted, cells)) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("config", type=Path)
+    parser.add_argument("--epochs", type=int, nargs="+", default=[1, 10, 30, 100])
+    parser.add_argument("--replicas", type=int, default=100)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    analysis = load_analysis(arguments.config)
+    samples, _, _ = read_splits(analysis.output / "columns", ("test",))
+    found = study(analysis.output / "taggers", samples["test"], arguments.epochs, arguments.replicas)
+    print(f"{len(samples['test'])} test jets\n", table(found, lost=False), table(found, lost=True), sep="\n\n")
+    end = arguments.epochs[-1]
+    nominal, robust = (found[f"{name} {end}"] for name in NAMES)
+    losses = [(rows["raw"] - rows["FGSM 0.01"])[0] for rows in (nominal, robust)]
+    figures = {
+        "raw_nominal": nominal["raw"][0],
+        "raw_adversarial": robust["raw"][0],
+        "lost_nominal": losses[0],
+        "lost_adversarial": losses[1],
+        "lost_adversarial_over_nominal": losses[1] / losses[0],
+    }
+    print(
+        json.dumps({"name": "seed_study", "figures": {key: round(float(value), 5) for key, value in figures.items()}})
+    )
+
+
+if __name__ == "__main__":
+    main()
