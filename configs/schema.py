@@ -71,6 +71,9 @@ class Columns(Section):
 
     datasets: Names = Field(min_length=1)
     split: Split = Split()
+    mix: Literal["jets", "cross_section"] = "jets"
+    """How MC datasets count beside each other in the training: each by its number of jets, or by its cross-section. A
+    process of large cross-section then leaves little to the others."""
 
 
 class Region(Section):
@@ -153,10 +156,12 @@ class Analysis(Section):
 
     @model_validator(mode="after")
     def _mc_has_cross_section(self) -> "Analysis":
-        if self.histograms:
-            for name in self.histograms.datasets:
-                if not self.datasets[name].data and self.datasets[name].cross_section is None:
-                    raise ValueError(f"datasets.{name}: MC in histograms needs a cross_section (pb)")
+        needed = [(name, "in histograms") for name in (self.histograms.datasets if self.histograms else ())]
+        if self.columns and self.columns.mix == "cross_section":
+            needed += [(name, "mixed by cross-section") for name in self.columns.datasets]
+        for name, where in needed:
+            if not self.datasets[name].data and self.datasets[name].cross_section is None:
+                raise ValueError(f"datasets.{name}: MC {where} needs a cross_section (pb)")
         return self
 
     def _references(self) -> list[tuple[str, tuple[str, ...], dict[str, object]]]:

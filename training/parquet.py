@@ -55,6 +55,8 @@ class ParquetColumns:
     """codes"""
     digest: str
     """of manifest, feature card, and names and sizes of the files"""
+    per_weight: dict[str, float] | None = None
+    """pb per unit of generator weight of each dataset, if datasets are mixed by their cross-sections"""
 
 
 def find_columns(folder: Path) -> ParquetColumns:
@@ -71,11 +73,17 @@ def find_columns(folder: Path) -> ParquetColumns:
         files = {name: sorted((folder / name).glob("*.parquet")) for name in manifest["datasets"] if name in mc}
         splits = {split: manifest["splits"].index(split) for split in SPLITS}
         classes = tuple(manifest["classes"])
+        per_weight = None
+        if (manifest["config"].get("columns") or {}).get("mix") == "cross_section":
+            known = manifest["config"]["datasets"]
+            per_weight = {
+                name: known[name]["cross_section"] / manifest["datasets"][name]["sum_weights"] for name in files
+            }
         sizes = [f"{path.relative_to(folder)} {path.stat().st_size}" for paths in files.values() for path in paths]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
         raise AdvtagError(f"{folder}: no columns there; make them with `advtag columns CONFIG`") from error
     digest = hashlib.sha256("\n".join([text, features.digest, *sizes]).encode()).hexdigest()[:16]
-    return ParquetColumns(folder, files, features, classes, splits, digest)
+    return ParquetColumns(folder, files, features, classes, splits, digest, per_weight)
 
 
 class Survey:
@@ -89,13 +97,14 @@ class Survey:
     jets: dict[str, NDArray[np.int64]]
     """[2^HASH_BITS] jets of each split by the leading bits of their hash"""
     mean_weight: dict[str, float]
-    """average |w| of the training and validation jets of each dataset"""
+    """|w| in each dataset that becomes weight 1: the average of its training and validation jets; or, if datasets are
+    mixed by their cross-sections, what makes all jets together have an average of 1"""
 
     def __init__(self, parquet: ParquetColumns) -> None:
         self.parquet = parquet
         self.jets = {split: np.zeros(1 << HASH_BITS, np.int64) for split in SPLITS}
         self.classes = np.zeros(len(parquet.classes), np.int64)
-        self.mean_weight = {}
+        self.mean_weight, cross_sections = {}, {}
         for name, files in parquet.files.items():
             before = self._number()
             # an exact sum, which does not know how the columns were chunked
@@ -104,7 +113,12 @@ class Survey:
             if number and not 0 < total < math.inf:
                 raise AdvtagError(f"{parquet.folder / name}: the generator weights |w| add up to {total}")
             self.mean_weight[name] = total / max(number, 1)
+            if parquet.per_weight is not None:
+                cross_sections[name] = parquet.per_weight[name] * total
         self._insist_on_jets()
+        if parquet.per_weight is not None:
+            average = math.fsum(cross_sections.values()) / self._number()
+            self.mean_weight = {name: average / parquet.per_weight[name] for name in cross_sections}
 
     def _number(self) -> int:
         return sum(int(jets.sum()) for jets in self.jets.values())

@@ -176,7 +176,7 @@ class DivergencePGD(PGD):
     def objective(self, tagger: Tagger, inputs: Inputs) -> Objective:
         """KL(clean || moved)."""
         clean = tagger(inputs.values, inputs.present)
-        return lambda logits, _target: divergence(clean, logits)
+        return lambda logits, _target: divergence(logits, clean)
 
 
 def of_epoch(inputs: Inputs, epoch: int) -> Inputs:

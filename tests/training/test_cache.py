@@ -494,3 +494,31 @@ def test_nowhere_to_write(workplace, toys) -> None:
     (workplace.columns.parent / "cache").write_text("a file")
     with pytest.raises(AdvtagError, match="cannot write"):
         open_cache(workplace.columns)
+
+
+def test_datasets_mixed_by_cross_section(workplace, toys) -> None:
+    """1 pb of a few jets beside 100 pb of many: sums of weights are as the cross-sections, the average is 1."""
+    few, many = toys(300, 1), toys(900, 2)
+    events = {"few": 120.0, "many": 77.0}
+    config = {
+        "datasets": {
+            name: {"files": ["x.root"], "data": False, "cross_section": pb}
+            for name, pb in (("few", 1.0), ("many", 100.0))
+        },
+        "columns": {"mix": "cross_section"},
+    }
+    datasets = {name: {"sum_weights": total} for name, total in events.items()}
+    workplace.write({"few": [few], "many": [many]}, config=config, datasets=datasets)
+    cache = open_cache(workplace.columns)
+    found = np.concatenate([stored.read(0, len(stored)).weight.numpy() for stored in (cache.train, cache.validation)])
+    assert np.abs(found).mean() == pytest.approx(1, rel=1e-5)
+    expected = []
+    for jets, pb, total in ((few, 1.0, 120.0), (many, 100.0, 77.0)):
+        expected.append(jets["weight"][jets["split"] < 2] * pb / total)
+    expected = np.concatenate(expected)
+    np.testing.assert_allclose(np.sort(found), np.sort(expected / np.abs(expected).mean()), rtol=1e-5)
+
+
+def test_mixing_by_cross_section_needs_one(workplace, toys) -> None:
+    with pytest.raises(AdvtagError, match="needs a cross_section"):
+        workplace.analysis({"t": {}}, columns={"datasets": ["tt"], "mix": "cross_section"})
