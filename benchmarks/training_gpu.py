@@ -15,9 +15,11 @@ The memory bound is the measured rate of a large copy over the bytes that the ea
 can be beaten: a tensor of 65,536 x 100 float32 (26 MB) fits into the L2 cache of a large GPU, and compiled kernels are
 fused.
 
+`--data` holds float32 `values` [jets, 67] (0 where absent), bool `present` and int64 `target` (b, bb, c, udsg), and may
+hold float32 `weight`.
+
 Run until now, with torch 2.13 on a CPU: all but what needs a GPU, and compiled steps once, which agreed. Not run on any
-GPU yet: CUDA graphs and their checks, TF32, compiled steps in a graph, the limits on memory. `--data` holds float32 `values` [jets, 67] (0 where absent),
-bool `present` and int64 `target` (b, bb, c, udsg), and may hold float32 `weight`.
+GPU yet: CUDA graphs and their checks, TF32, compiled steps in a graph, the limits on memory.
 """
 
 import argparse
