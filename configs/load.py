@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from common.errors import AdvtagError
+from configs.attacks import Budgeted
 from configs.schema import Analysis
 
 
@@ -59,8 +60,7 @@ def _override(written: dict[str, Any], override: str) -> None:
 def describe(error: ErrorDetails, model: type[BaseModel]) -> str:
     """One line for one validation error: where, what, and the nearest known key."""
     location = [str(part) for part in error["loc"]]
-    # pydantic puts the kind of an attack behind its name: attacks.mine.fgsm.epsilon
-    spoken = [part for place, part in enumerate(location) if not (location[0] == "attacks" and place == 2)]
+    spoken = _spoken(location)
     where = ".".join(spoken) or "configuration"
     if error["type"] != "extra_forbidden":
         return f"{where}: {error['msg'].removeprefix('Value error, ')}"
@@ -70,12 +70,25 @@ def describe(error: ErrorDetails, model: type[BaseModel]) -> str:
     return f"{where}: unknown key; {hint}"
 
 
+def _spoken(location: list[str]) -> list[str]:
+    """Without what pydantic adds: the kind of an attack or scheme (attacks.mine.fgsm.epsilon), and which of the two
+    forms the attack of a training has (training.mine.attack.section.fgsm.epsilon).
+    """
+    if location[:1] == ["attacks"]:
+        return [*location[:2], *location[3:]]
+    if location[:1] == ["training"] and len(location) > 3 and location[2] in ("attack", "scheme"):
+        return [*location[:3], *location[5 if location[2] == "attack" else 4 :]]
+    return location
+
+
 def _known_keys(model: type[BaseModel], location: list[str]) -> list[str]:
     """The keys of the section at `location`: walks the schema's own JSON schema, where sections are references."""
     schema = model.model_json_schema()
     node: dict[str, Any] = schema
     for part in location:
-        kinds = node.get("discriminator", {}).get("mapping", {})
+        if part == "section":  # one of the two forms of a training's attack
+            continue
+        kinds = next((form["discriminator"]["mapping"] for form in _forms(node) if "discriminator" in form), {})
         if part in kinds:
             node = schema["$defs"][kinds[part].rsplit("/", 1)[-1]]
             continue
@@ -84,11 +97,16 @@ def _known_keys(model: type[BaseModel], location: list[str]) -> list[str]:
         )
         inner = node.get("properties", {}).get(part) or named
         candidates = [inner, *inner.get("anyOf", ())]
-        node = next((candidate for candidate in candidates if candidate.get("type") != "null"), {})
+        node = inner
         for candidate in candidates:
             if "$ref" in candidate:
                 node = schema["$defs"][candidate["$ref"].rsplit("/", 1)[-1]]
     return list(node.get("properties", {}))
+
+
+def _forms(node: dict[str, Any]) -> list[dict[str, Any]]:
+    """A node, and all that it may be instead."""
+    return [node, *(form for key in ("oneOf", "anyOf") for other in node.get(key, ()) for form in _forms(other))]
 
 
 def _absolute(analysis: Analysis, folder: Path) -> Analysis:
@@ -100,14 +118,22 @@ def _absolute(analysis: Analysis, folder: Path) -> Analysis:
         )
         for name, dataset in analysis.datasets.items()
     }
-    attacks = {
-        name: attack.model_copy(update={"scale": folder / attack.scale}) if isinstance(attack.scale, Path) else attack
-        for name, attack in analysis.attacks.items()
+    attacks = {name: _anchored(attack, folder) for name, attack in analysis.attacks.items()}
+    training = {
+        name: settings.model_copy(update={"attack": _anchored(settings.attack, folder)})
+        if isinstance(settings.attack, Budgeted)
+        else settings
+        for name, settings in analysis.training.items()
     }
-    update: dict[str, Any] = {"output": output, "datasets": datasets, "attacks": attacks}
+    update: dict[str, Any] = {"output": output, "datasets": datasets, "attacks": attacks, "training": training}
     if analysis.features.endswith((".yaml", ".yml")):
         update["features"] = str(folder / analysis.features)
     if analysis.histograms:
         taggers = {name: output / path for name, path in analysis.histograms.taggers.items()}
         update["histograms"] = analysis.histograms.model_copy(update={"taggers": taggers})
     return analysis.model_copy(update=update)
+
+
+def _anchored(attack: Budgeted, folder: Path) -> Budgeted:
+    """The attack, the path of its table of uncertainties absolute."""
+    return attack.model_copy(update={"scale": folder / attack.scale}) if isinstance(attack.scale, Path) else attack

@@ -25,7 +25,7 @@ from training.disk_array import Blocks
 from training.distributed import world
 from training.records import Records
 from training.stopping import Stopping
-from training.train import train
+from training.train import one_thread_on, train
 
 RANKING_JETS = 100_000
 """Validation jets that the inputs are ranked with."""
@@ -151,9 +151,10 @@ def scan(analysis: Analysis, name: str, numbers: Sequence[int] | None = None, *,
         raise AdvtagError(f"scan of the inputs: needs a training with `evaluate_with`; no such {name!r} among: {known}")
     cache = open_cache(analysis.output / "columns")
     order = ranking(cache.validation.read(0, RANKING_JETS), cache.features, cache.classes)
-    cards = list(scan_cards(cache.features, order, numbers))
+    cards = list(scan_cards(cache.features, order, None if numbers is None else sorted(set(numbers))))
     folder, points = analysis.output / "scan", []
     with world() as here, Stopping() as stopping, progress_bar("trainings", show=progress) as bar:
+        one_thread_on(here.device)
         task, before = bar.add_task(f"{name} on growing inputs", total=len(cards)), 0
         for number, card in cards:
             records = Records(folder, f"{name}_{number:04d}")
@@ -162,9 +163,10 @@ def scan(analysis: Analysis, name: str, numbers: Sequence[int] | None = None, *,
             points.append({"inputs": number, "added": list(order[before:number]), "auc": areas_of})
             before = number
             bar.update(task, advance=1, description=f"{number} inputs")
-    page = {"attack": settings.evaluate_with[0], "epochs": settings.epochs, "points": points}
-    with whole_file(folder / "scan.json") as aside:
-        aside.write_text(json.dumps(page, indent=1, allow_nan=False), encoding="utf-8")
+        page = {"attack": settings.evaluate_with[0], "epochs": settings.epochs, "points": points}
+        if here.writes:
+            with whole_file(folder / "scan.json") as aside:
+                aside.write_text(json.dumps(page, indent=1, allow_nan=False), encoding="utf-8")
     return folder / "scan.json"
 
 

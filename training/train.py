@@ -30,7 +30,7 @@ from training.checkpoint import Checkpoint, History, Progress
 from training.distributed import World, world
 from training.optimise import build_optimiser, build_schedule
 from training.records import Records
-from training.schemes import build_scheme
+from training.schemes import Scheme, build_scheme
 from training.standardise import scales, standardisation
 from training.stopping import Stopping
 from training.validation import Validation
@@ -62,6 +62,8 @@ def train_all(
     if not analysis.training:
         raise AdvtagError("configuration: `advtag train` needs the key `training`")
     build_attacks(analysis.attacks)  # refuse a wrong one before anything is trained
+    for settings in analysis.training.values():
+        scheme_of(settings, analysis)
     cache = open_cache(analysis.output / "columns")
     card = load_features(analysis.features)
     if cache.features.digest != card.digest:
@@ -72,10 +74,7 @@ def train_all(
         )
     folder = analysis.output / "taggers"
     with world() as here, Stopping(minutes) as stopping, progress_bar("epochs", show=progress and here.writes) as bar:
-        if here.device.type == "cpu":
-            # usual batches gain little from a second thread, and wait for it where the machine is shared: 7 s of
-            # training became 34 s beside two other jobs on two cores
-            torch.set_num_threads(1)
+        one_thread_on(here.device)
         for name, settings in analysis.training.items():
             task = bar.add_task(f"{name} on {here.device}", total=settings.epochs)
 
@@ -107,8 +106,7 @@ def train(
         AdvtagError, SystemExit: see `train_all`
     """
     torch.manual_seed(settings.seed)
-    attack = attack_of(settings, analysis)
-    scheme = build_scheme(settings, None if attack is None else build_attack(attack))
+    attack, scheme = attack_of(settings, analysis), scheme_of(settings, analysis)
     weights = PtEtaFlavourWeights.fit(cache.train, len(cache.classes), settings.weights)
     tagger = new_tagger(cache, settings, attack, records.name).to(here.device)
     parameters = list(tagger.network.parameters())
@@ -162,6 +160,24 @@ def train(
 def attack_of(settings: Training, analysis: Analysis) -> AttackConfig | None:
     """The attack of the training, whether it is written there or named."""
     return analysis.attacks[settings.attack] if isinstance(settings.attack, str) else settings.attack
+
+
+def scheme_of(settings: Training, analysis: Analysis) -> Scheme:
+    """How the training treats a batch.
+
+    Raises:
+        AdvtagError: the scheme does not go with the attack
+    """
+    attack = attack_of(settings, analysis)
+    return build_scheme(settings, None if attack is None else build_attack(attack))
+
+
+def one_thread_on(device: torch.device) -> None:
+    """Usual batches gain little from a second CPU thread, and wait for it where the machine is shared: 7 s of training
+    became 34 s beside two other jobs on two cores.
+    """
+    if device.type == "cpu":
+        torch.set_num_threads(1)
 
 
 def judged_by(settings: Training) -> str:
