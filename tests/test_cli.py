@@ -20,7 +20,20 @@ import yaml
 from tests.conftest import NANO, make_tagger
 
 ROOT = Path(__file__).parent.parent
-VERBS = ("simulate", "columns", "train", "scan", "export", "evaluate", "detect", "envelope", "histograms", "plot", "report", "demo")
+VERBS = (
+    "simulate",
+    "columns",
+    "train",
+    "scan",
+    "export",
+    "evaluate",
+    "detect",
+    "envelope",
+    "histograms",
+    "plot",
+    "report",
+    "demo",
+)
 
 
 def advtag(*arguments, file_size=None):
