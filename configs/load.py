@@ -88,7 +88,9 @@ def _known_keys(model: type[BaseModel], location: list[str]) -> list[str]:
     for part in location:
         if part == "section":  # one of the two forms of a training's attack
             continue
-        kinds = next((form["discriminator"]["mapping"] for form in _forms(node) if "discriminator" in form), {})
+        kinds: dict[str, str] = next(
+            (form["discriminator"]["mapping"] for form in _forms(node) if "discriminator" in form), {}
+        )
         if part in kinds:
             node = schema["$defs"][kinds[part].rsplit("/", 1)[-1]]
             continue
