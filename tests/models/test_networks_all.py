@@ -179,6 +179,24 @@ def test_gradient_against_finite_differences(case) -> None:
             assert float(gradient[jet, k]) == pytest.approx(expected, rel=1e-3, abs=1e-7 / float(tagger.std[k]))
 
 
+@pytest.mark.parametrize("network", ["particlenet", "particle_transformer"])
+def test_gradient_where_angles_and_momenta_are_zero(network) -> None:
+    """Two candidates exactly on the axis, of no pT: no logarithm or root of 0 is differentiated."""
+    features = load_features("particles")
+    n = len(features)
+    torch.manual_seed(0)
+    tagger = Tagger(features, CLASSES, torch.zeros(n), torch.ones(n), network=network).eval()
+    values, present = torch.zeros(3, n), torch.ones(3, n, dtype=torch.bool)
+    for k, feature in enumerate(features.inputs):
+        present[0, k] = feature.slot < 2
+    present[2] = False
+    inputs, target = Inputs(values, present, torch.arange(3)), torch.arange(3)
+    interval = Budget(epsilon=0.1).interval(tagger, inputs)
+    gradient, losses = input_gradient(tagger, inputs, target, interval, values)
+    assert torch.isfinite(gradient).all()
+    assert torch.isfinite(losses).all()
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_gradients_of_parameters_are_finite(case) -> None:
     """In float32, with jets without candidates, with one, and with all at the same place."""
