@@ -17,7 +17,6 @@ import argparse
 import importlib.util
 import json
 import multiprocessing
-import resource
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -193,7 +192,9 @@ def stream_alone(folder: Path, steps: int, results: "multiprocessing.Queue[float
     scales(stored)
     stream = Stream(stored, weights, batch=BATCH, seed=1, device=CPU)
     Trainer("deepcsv_nominal").train(islice(stream.epoch(1), steps))
-    results.put(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2)
+    # not ru_maxrss, which a new process inherits from the one that started it
+    lines = Path("/proc/self/status").read_text().splitlines()
+    results.put(next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024**2)
 
 
 def stream_memory(folder: Path, jets: int) -> dict[str, float]:
