@@ -333,6 +333,16 @@ def test_candidates_of_no_jet_do_not_count() -> None:
     assert constituents(toy(), ["Particle_n"], np.arange(0))["Particle_n"].tolist() == []
 
 
+def test_charged_candidates_without_a_measured_track() -> None:
+    """PFNano writes -1 for what it does not know of soft ones: they keep their momentum, and nothing else."""
+    events = toy(PFCands_charge=[[1, 0, -1], []], PFCands_d0Err=[[0.5, -1, -1], []])
+    names = [f"Particle_{name}_{slot}" for name in ("pt", "sip2dSig", "sip3dVal", "dz") for slot in range(3)]
+    found = constituents(events, names, np.arange(1))
+    there = [bool(np.isfinite(found[name][0])) for name in names]
+    assert there == [True, True, True, *[False, False, True] * 3]
+    assert constituents(events, ["Charged_n", "Neutral_n"], np.arange(1)) == {"Charged_n": [2], "Neutral_n": [1]}
+
+
 @pytest.mark.parametrize(("name", "target"), [("jetIdx", "Jet_pt"), ("pFCandsIdx", "PFCands_pt")])
 def test_a_link_beyond_the_event_is_refused(name, target) -> None:
     events = toy(**{f"JetPFCands_{name}": [[0, 3, 0], []]})
