@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 
 from common.errors import AdvtagError
 from configs.attacks import Budgeted
+from configs.corrections import Correction, FromFile, JetEnergy, JetWeight
 from configs.schema import Analysis
 
 
@@ -71,10 +72,10 @@ def describe(error: ErrorDetails, model: type[BaseModel]) -> str:
 
 
 def _spoken(location: list[str]) -> list[str]:
-    """Without what pydantic adds: the kind of an attack or scheme (attacks.mine.fgsm.epsilon), and which of the two
-    forms the attack of a training has (training.mine.attack.section.fgsm.epsilon).
+    """Without what pydantic adds: the kind of an attack, correction or scheme (attacks.mine.fgsm.epsilon), and which of
+    the two forms the attack of a training has (training.mine.attack.section.fgsm.epsilon).
     """
-    if location[:1] == ["attacks"]:
+    if location[:1] in (["attacks"], ["corrections"]):
         return [*location[:2], *location[3:]]
     if location[:1] == ["training"] and len(location) > 3 and location[2] in ("attack", "scheme"):
         return [*location[:3], *location[5 if location[2] == "attack" else 4 :]]
@@ -116,7 +117,10 @@ def _absolute(analysis: Analysis, folder: Path) -> Analysis:
     output = folder / analysis.output
     datasets = {
         name: dataset.model_copy(
-            update={"files": tuple(file if "://" in file else str(folder / file) for file in dataset.files)}
+            update={
+                "files": tuple(file if "://" in file else str(folder / file) for file in dataset.files),
+                "golden": folder / dataset.golden if dataset.golden else None,
+            }
         )
         for name, dataset in analysis.datasets.items()
     }
@@ -128,6 +132,7 @@ def _absolute(analysis: Analysis, folder: Path) -> Analysis:
         for name, settings in analysis.training.items()
     }
     update: dict[str, Any] = {"output": output, "datasets": datasets, "attacks": attacks, "training": training}
+    update["corrections"] = {name: _found(correction, folder) for name, correction in analysis.corrections.items()}
     if analysis.features.endswith((".yaml", ".yml")):
         update["features"] = str(folder / analysis.features)
     if analysis.histograms:
@@ -139,3 +144,17 @@ def _absolute(analysis: Analysis, folder: Path) -> Analysis:
 def _anchored(attack: Budgeted, folder: Path) -> Budgeted:
     """The attack, the path of its table of uncertainties absolute."""
     return attack.model_copy(update={"scale": folder / attack.scale}) if isinstance(attack.scale, Path) else attack
+
+
+def _found(correction: Correction, folder: Path) -> Correction:
+    """The correction, the paths of its files absolute."""
+    update: dict[str, Any] = {}
+    if isinstance(correction, FromFile | JetEnergy) and correction.file is not None:
+        update["file"] = folder / correction.file
+    if isinstance(correction, JetEnergy):
+        update["text_files"] = tuple(folder / path for path in correction.text_files)
+    if isinstance(correction, JetWeight) and correction.working_point is not None:
+        efficiency = correction.working_point.efficiency
+        efficiency = efficiency.model_copy(update={"file": folder / efficiency.file})
+        update["working_point"] = correction.working_point.model_copy(update={"efficiency": efficiency})
+    return correction.model_copy(update=update)

@@ -6,6 +6,9 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from configs.attacks import Positive, PresetAttack, Section
+from configs.corrections import Correction
+from configs.regions import EraName, Flag, HLTPath, PresetRegion, eras
+from configs.regions import Region as Region  # where the processors look for it
 from configs.training import TrainingRecipe
 
 PositiveInt = Annotated[int, Field(gt=0)]
@@ -36,6 +39,39 @@ class Dataset(Section):
     cross_section: Positive | None = None
     """pb; needed for MC in histograms."""
     tree: str = "Events"
+    era: EraName | None = None
+    """Of `configs/eras.yaml`; regions with triggers or filters need it."""
+    golden: Path | None = None
+    """JSON of certified luminosity blocks, of data; a relative path is relative to the configuration file."""
+    triggers: dict[str, tuple[HLTPath, ...]] = Field(default_factory=dict)
+    """HLT paths by group, instead of the era's."""
+    met_filters: tuple[Flag, ...] | None = None
+    """Instead of the era's."""
+    veto_triggers: tuple[str, ...] = ()
+    """Groups of HLT paths that another primary dataset took: their events are that one's, and are left out here."""
+
+    @model_validator(mode="after")
+    def _data_alone_is_certified(self) -> "Dataset":
+        for key in ("golden", "veto_triggers"):
+            if getattr(self, key) and not self.data:
+                raise ValueError(f"{key} is of data alone; set `data: true`, or drop the key")
+        known = ", ".join(self.trigger_groups) or "none, name an `era`"
+        for group in self.veto_triggers:
+            if group not in self.trigger_groups:
+                raise ValueError(f"veto_triggers: no group {group!r}; known: {known}")
+        return self
+
+    @property
+    def trigger_groups(self) -> dict[str, tuple[str, ...]]:
+        """HLT paths by group: the era's, and the dataset's own in their place."""
+        return {**(eras()[self.era].triggers if self.era else {}), **self.triggers}
+
+    @property
+    def filters(self) -> tuple[str, ...] | None:
+        """Filters against instrumental missing momentum; None: no era says which."""
+        if self.met_filters is not None or self.era is None:
+            return self.met_filters
+        return eras()[self.era].met_filters
 
 
 class Selection(Section):
@@ -76,32 +112,6 @@ class Columns(Section):
     process of large cross-section then leaves little to the others."""
 
 
-class Region(Section):
-    """A selection of events, and of jets in them.
-
-    Leptons are counted above `lepton_pt` and |eta| < 2.4, without identification or isolation.
-    """
-
-    jet_pt: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    """GeV"""
-    min_jets: Annotated[int, Field(ge=0)] = 0
-    """Jets above `jet_pt`, at least this many."""
-    electrons: Annotated[int, Field(ge=0)] | None = None
-    """Exactly this many; None: any number."""
-    muons: Annotated[int, Field(ge=0)] | None = None
-    lepton_pt: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 25.0
-    """GeV"""
-    opposite_sign: bool = False
-    """The charges of the counted leptons add up to 0."""
-
-    @model_validator(mode="after")
-    def _signs_can_be_opposite(self) -> "Region":
-        counted = (self.electrons or 0) + (self.muons or 0)
-        if self.opposite_sign and (counted == 0 or counted % 2):
-            raise ValueError(f"opposite_sign needs an even number of electrons and muons, not {counted}")
-        return self
-
-
 class Histograms(Section):
     """`advtag histograms`: nominal and attacked taggers, evaluated while filling."""
 
@@ -109,7 +119,7 @@ class Histograms(Section):
     taggers: dict[Name, Path] = Field(min_length=1)
     """Tagger files by name; relative paths are relative to the output folder."""
     attacks: Names = ()
-    regions: dict[Name, Region] = Field(default_factory=lambda: {"inclusive": Region()})
+    regions: dict[Name, PresetRegion] = Field(default_factory=lambda: {"inclusive": Region()})
     precision: Literal["float32", "float64"] = "float32"
     """Of the network: float64 gives bin-by-bin identical results whatever the chunking."""
 
@@ -142,6 +152,8 @@ class Analysis(Section):
     attacks: dict[Name, PresetAttack] = Field(default_factory=dict)
     training: dict[Name, TrainingRecipe] = Field(default_factory=dict)
     histograms: Histograms | None = None
+    corrections: dict[Annotated[str, Field(pattern=r"^\w+$")], Correction] = Field(default_factory=dict)
+    """Of simulation in histograms; the names are those of their variations, NAME_up and NAME_down."""
     run: Run = Run()
 
     @model_validator(mode="after")
@@ -164,6 +176,22 @@ class Analysis(Section):
                 raise ValueError(f"datasets.{name}: MC {where} needs a cross_section (pb)")
         return self
 
+    @model_validator(mode="after")
+    def _regions_can_be_selected(self) -> "Analysis":
+        regions = self.histograms.regions if self.histograms else {}
+        for name in self.histograms.datasets if self.histograms else ():
+            dataset = self.datasets[name]
+            for region, asked in regions.items():
+                missing = [group for group in asked.trigger if group not in dataset.trigger_groups]
+                if missing:
+                    known = ", ".join(dataset.trigger_groups) or "none, name an `era`"
+                    raise ValueError(
+                        f"datasets.{name}: region {region!r} asks for trigger {missing[0]!r}; known: {known}"
+                    )
+                if asked.met_filters and dataset.filters is None:
+                    raise ValueError(f"datasets.{name}: region {region!r} applies met_filters; name an `era`")
+        return self
+
     def _references(self) -> list[tuple[str, tuple[str, ...], dict[str, object]]]:
         datasets, attacks = dict[str, object](self.datasets), dict[str, object](self.attacks)
         references: list[tuple[str, tuple[str, ...], dict[str, object]]] = []
@@ -172,6 +200,10 @@ class Analysis(Section):
         if self.histograms:
             references.append(("histograms.datasets", self.histograms.datasets, datasets))
             references.append(("histograms.attacks", self.histograms.attacks, attacks))
+        for name, correction in self.corrections.items():
+            regions = dict[str, object](self.histograms.regions if self.histograms else {})
+            references.append((f"corrections.{name}.datasets", correction.datasets or (), datasets))
+            references.append((f"corrections.{name}.regions", correction.regions or (), regions))
         for name, training in self.training.items():
             references.append((f"training.{name}.evaluate_with", training.evaluate_with, attacks))
             if isinstance(training.attack, str):
