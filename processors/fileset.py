@@ -1,26 +1,25 @@
 """Before any job starts: are the files readable, do they hold the branches, how many events are expected."""
 
-import glob
-from collections import Counter
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from pathlib import Path
 
-import uproot
-from coffea.processor.executor import FileMeta, WorkItem
-
-from common.errors import AdvtagError
-from configs.schema import Dataset, Region
+from configs.fileset import Grid
+from configs.schema import Dataset, Region, Run
 from models.features import FeatureSet
 from processors.constituents import made_from
-from processors.regions import needs_leptons
+from processors.find import find_files
+from processors.preflight import Found, inspect, refuse
+from processors.records import Record, finite
+from processors.regions import branches
 
 IDENTITY = ("run", "luminosityBlock", "event")
 KINEMATICS = ("Jet_pt", "Jet_eta", "Jet_phi")
 TRUTH = ("genWeight", "Jet_hadronFlavour")
+SIMULATED = ("genWeight", "Generator_weight", "GenPart_pt", "GenJet_pt", "Jet_hadronFlavour", "Jet_genJetIdx")
+"""Branches that only simulation has."""
 CONSTITUENTS = ("PFCands_", "JetPFCands_", "JetSVs_")
-LEPTON = ("pt", "eta", "phi", "charge")
 
 
 @dataclass(frozen=True)
@@ -34,11 +33,12 @@ class File:
     uuid: bytes
     splits_b: bool
     """Has Jet_nBHadrons, so that bb can be told from b."""
-
-    def chunks(self, chunksize: int) -> list[WorkItem]:
-        """Ranges of at most about `chunksize` events, as coffea's Runner takes them."""
-        metadata = {"numentries": self.events, "uuid": self.uuid}
-        return list(FileMeta(self.dataset, self.path, self.tree, metadata).chunks(chunksize, False))
+    replicas: tuple[str, ...] = ()
+    """Other places of the same file, in the order in which to try them."""
+    sum_weights: float = 0.0
+    """What normalises MC: of the tree `Runs` where there is one, else of genWeight in `Events`. Data: events."""
+    record: Record | None = field(default=None, repr=False, compare=False)
+    """All that opening the file told."""
 
 
 def required(features: FeatureSet, regions: Iterable[Region], *, data: bool) -> tuple[tuple[str, ...], ...]:
@@ -51,89 +51,126 @@ def required(features: FeatureSet, regions: Iterable[Region], *, data: bool) -> 
         if feature.present is not None:
             names |= dict.fromkeys(made_from((feature.present.branch,)))
     for region in regions:
-        if needs_leptons(region):
-            for collection in ("Muon", "Electron"):
-                for field in LEPTON:
-                    names[(f"{collection}_{field}",)] = None
+        names |= dict.fromkeys(branches(region))
     return tuple(names)
 
 
-def read_list(features: FeatureSet, regions: Sequence[Region]) -> list[str]:
-    """Every name that a job may read, counters included: the only branches NanoEvents needs to build."""
-    names = {name for names in required(features, regions, data=False) for name in names}
-    names |= {"Jet_nBHadrons", "Jet_mass"}
-    counters = {f"n{name.partition('_')[0]}" for name in names if "_" in name}
-    return sorted(names | counters)
+def read_list(
+    features: FeatureSet, regions: Sequence[Region], datasets: Mapping[str, bool]
+) -> dict[str, frozenset[str]]:
+    """Every name that a job may read, counters included, for each dataset (name to `is it data`): the only branches
+    that NanoEvents needs to build.
+    """
+    reads = {}
+    for dataset, data in datasets.items():
+        names = {name for names in required(features, regions, data=data) for name in names}
+        names |= {"Jet_mass", *(() if data else ("Jet_nBHadrons",))}
+        reads[dataset] = frozenset(names | {f"n{name.partition('_')[0]}" for name in names if "_" in name})
+    return reads
 
 
-def open_fileset(datasets: Mapping[str, Dataset], features: FeatureSet, regions: Sequence[Region]) -> list[File]:
-    """Open every file of the datasets and check it.
+def open_fileset(
+    datasets: Mapping[str, Dataset],
+    features: FeatureSet | None,
+    regions: Sequence[Region],
+    *,
+    grid: Grid | None = None,
+    run: Run | None = None,
+    cache: Path | None = None,
+    check: bool = False,
+    progress: bool = False,
+) -> list[File]:
+    """Find every file of the datasets, look into it, and check it; all problems are told at once.
+
+    Args:
+        datasets: by name
+        features: feature card whose branches must be there; None: those of any job
+        regions: selections whose branches must be there
+        grid: where files of the grid are read
+        run: with `executor: dask` the files are opened by the cluster's workers; None: by threads of this process
+        cache: JSON of what earlier calls saw, brought up to date; None: nothing is kept
+        check: open files that are known and look unchanged, too
+        progress: show a progress bar
 
     Raises:
-        AdvtagError: a pattern matches nothing; a file is there twice, cannot be read, or lacks a tree or branch
+        AdvtagError: a pattern matches nothing; a file is there twice, cannot be read, lacks a tree or branch, or is
+            simulation among data or data among simulation
     """
-    listed = [(name, path) for name, dataset in datasets.items() for path in _paths(name, dataset)]
-    times = Counter(path for _, path in listed)
-    for name, path in listed:
-        if times[path] > 1:
-            raise AdvtagError(f"dataset {name!r}: {path} is listed twice; its events would count twice")
-
-    def check(entry: tuple[str, str]) -> File:
-        name, path = entry
-        dataset = datasets[name]
-        return _check(name, path, dataset.tree, required(features, regions, data=dataset.data))
-
-    with ThreadPoolExecutor(max_workers=8) as pool:
-        files = list(pool.map(check, listed))
-    first: dict[bytes, File] = {}
-    for file in files:
-        same = first.setdefault(file.uuid, file)
-        if same is not file:
-            raise AdvtagError(
-                f"{file.path}: a copy of {same.path} (the files have one UUID); its events would count twice. Drop one"
+    found, problems = find_files(datasets, Grid() if grid is None else grid)
+    looks = inspect(found, run, cache=cache, check=check, progress=progress)
+    needed = {name: _needed(features, regions, dataset.data) for name, dataset in datasets.items()}
+    verdicts: dict[tuple[str, frozenset[str]], str] = {}
+    files = []
+    for file, look in zip(found, looks, strict=True):
+        if look.record is None:
+            problems.append(look.problem)
+            continue
+        case = (file.dataset, look.record.branches)
+        if case not in verdicts:  # the files of a dataset hold the same branches
+            verdicts[case] = _lacks(
+                file.dataset, datasets[file.dataset].data, look.record.branches, needed[file.dataset]
             )
+        if verdicts[case] or not finite(look.record):
+            problems.append(f"{look.place}: {verdicts[case] or _not_finite(file.dataset)}")
+            continue
+        files.append(_file(file, look.place, look.record, datasets[file.dataset].data))
+    refuse([*problems, *_copies(files)], len(found))
     return files
 
 
-def _paths(name: str, dataset: Dataset) -> list[str]:
-    paths: list[str] = []
-    for pattern in dataset.files:
-        # not Path.glob: a pattern may be absolute, or a URL
-        found = sorted(glob.glob(pattern, recursive=True)) if glob.has_magic(pattern) else [pattern]  # noqa: PTH207
-        if not found:
-            raise AdvtagError(f"dataset {name!r}: no file matches {pattern}")
-        paths += found
-    return paths
+def _needed(features: FeatureSet | None, regions: Sequence[Region], data: bool) -> tuple[tuple[str, ...], ...]:
+    if features is not None:
+        return required(features, regions, data=data)
+    return tuple((name,) for name in (*IDENTITY, *KINEMATICS, *(() if data else TRUTH)))
 
 
-def _check(dataset: str, path: str, tree: str, branches: tuple[tuple[str, ...], ...]) -> File:
-    try:
-        with uproot.open(path) as file:
-            if tree not in {key.partition(";")[0] for key in file.keys(recursive=False)}:
-                raise AdvtagError(f"{path}: no tree {tree!r}, so not NanoAOD; dataset {dataset!r}, key `tree`")
-            events: Any = file[tree]
-            held = set(events.keys(recursive=False))  # recursion into an RNTuple takes uproot 5.7 seconds
-            for names in branches:
-                if not held.intersection(names):
-                    remedy = "choose another feature card, or drop the file"
-                    if names[0].startswith(CONSTITUENTS):
-                        remedy = (
-                            "the feature card reads constituents: take PFNano files, simulate with `--constituents`, "
-                            "or choose another card"
-                        )
-                    raise AdvtagError(
-                        f"{path}: no branch {' or '.join(names)}, which dataset {dataset!r} needs; {remedy}"
-                    )
-            return File(dataset, path, tree, events.num_entries, file.file.uuid.bytes, "Jet_nBHadrons" in held)
-    except AdvtagError:
-        raise
-    except ImportError as error:
-        raise AdvtagError(f"{path}: needs `pip install advtag[xrootd]` to be read ({dataset!r}: {error})") from error
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise AdvtagError(f"{path}: no such file, or a folder (dataset {dataset!r})") from error
-    except Exception as error:  # uproot raises many types for damaged files, OSError to struct.error
-        reason = " ".join(str(error).split())[:150]
-        raise AdvtagError(
-            f"{path}: cannot be read as a ROOT file (dataset {dataset!r}; {type(error).__name__}: {reason}); "
-            "it may be truncated: copy it again"
-        ) from error
+def _lacks(dataset: str, data: bool, held: frozenset[str], branches: tuple[tuple[str, ...], ...]) -> str:
+    """What is wrong with the branches of a file, or nothing."""
+    simulated = sorted(held.intersection(SIMULATED))
+    if data and simulated:
+        return (
+            f"has {simulated[0]}, so it is simulation, in the dataset {dataset!r} of data; drop the file, or "
+            "`data: true`"
+        )
+    if not data and not simulated:
+        return (
+            f"no branch genWeight, nor any other of simulation, so it is data, in the dataset {dataset!r} of MC; "
+            "drop the file, or set `data: true`"
+        )
+    for names in branches:
+        if held.isdisjoint(names):
+            remedy = "choose another feature card, or drop the file"
+            if names[0].startswith(CONSTITUENTS):
+                remedy = (
+                    "the feature card reads constituents: take PFNano files, simulate with `--constituents`, "
+                    "or choose another card"
+                )
+            return f"no branch {' or '.join(names)}, which dataset {dataset!r} needs; {remedy}"
+    return ""
+
+
+def _not_finite(dataset: str) -> str:
+    return f"genWeight holds values that are not finite (dataset {dataset!r}); drop the file"
+
+
+def _file(found: Found, place: str, record: Record, data: bool) -> File:
+    return File(
+        found.dataset,
+        place,
+        found.tree,
+        record.events,
+        uuid.UUID(record.uuid).bytes,
+        "Jet_nBHadrons" in record.branches,
+        replicas=tuple(other for other in found.places if other != place),
+        sum_weights=float(record.events) if data or record.sum_weights is None else record.sum_weights,
+        record=record,
+    )
+
+
+def _copies(files: Sequence[File]) -> list[str]:
+    first: dict[bytes, File] = {}
+    return [
+        f"{file.path}: a copy of {same.path} (the files have one UUID); its events would count twice. Drop one"
+        for file in files
+        if (same := first.setdefault(file.uuid, file)).path != file.path
+    ]
