@@ -7,8 +7,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from attacks.attack import Attack, input_gradient
+from attacks.attack import Attack
 from attacks.budget import Budget, Interval
+from attacks.gradient import input_gradient
 from attacks.objectives import Objective, cross_entropies, dlr, targeted_dlr
 from attacks.pgd import random_start
 from common.errors import AdvtagError

@@ -1,4 +1,4 @@
-"""What an attack is, and the input gradient that most of them need."""
+"""What an attack is."""
 
 import math
 from abc import ABC, abstractmethod
@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from attacks.budget import Budget, Interval
-from attacks.objectives import Objective, cross_entropies
 from common.errors import AdvtagError
 from models.inputs import Inputs
 from models.tagger import Tagger
@@ -110,42 +109,3 @@ def evaluation_mode(tagger: Tagger) -> Iterator[None]:
         yield
     finally:
         tagger.train(training)
-
-
-def input_gradient(
-    tagger: Tagger,
-    inputs: Inputs,
-    target: Tensor,
-    interval: Interval,
-    values: Tensor,
-    objective: Objective = cross_entropies,
-) -> tuple[Tensor, Tensor]:
-    """Gradient of each jet's objective in its physical inputs at `values`, [jets, features], and the objective, [jets];
-    `values` as `interval.project` leaves them.
-
-    The objectives are summed, not averaged, so a jet's gradient does not know the size of its batch. Only the inputs
-    are differentiated (`torch.autograd.grad`): filling `.grad` of the parameters here would add the clean gradient
-    to the next training step. What an entry does through those that follow it counts as its own.
-
-    Raises:
-        AdvtagError: the gradient is not finite
-    """
-    # in standardised space, and from there by hand: two passes less
-    seen = tagger.standardise(values.detach(), inputs.present).requires_grad_()
-    with torch.enable_grad():
-        losses = objective(tagger.network(seen, inputs.present), target)
-        (gradient,) = torch.autograd.grad(losses.sum(), seen)
-    tagger.physical_gradient_(gradient, inputs.present)
-    if interval.coupling is not None:
-        interval.coupling.pull_back_(gradient)
-    if not torch.isfinite(gradient.sum()) and not torch.isfinite(gradient).all():
-        raise AdvtagError("the gradient of the loss is not finite: the tagger's weights or its widths are not usable")
-    return gradient, losses.detach()
-
-
-def objective_of(
-    tagger: Tagger, inputs: Inputs, target: Tensor, values: Tensor, objective: Objective = cross_entropies
-) -> Tensor:
-    """The objective of each jet at `values`, float [jets], without a gradient."""
-    with torch.no_grad():
-        return objective(tagger(values, inputs.present), target)

@@ -8,10 +8,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from attacks.attack import Attack, input_gradient
+from attacks.attack import Attack
 from attacks.budget import Budget, Interval
 from attacks.conserv_kernel import Distribution, Features, Jets, Rule, describe, move_jets
 from attacks.distances import bin_edges
+from attacks.gradient import input_gradient
 from attacks.objectives import Objective, margins
 from attacks.success import FLAVOURS, WorkingPoint, flavour_of, is_right
 from common.errors import AdvtagError

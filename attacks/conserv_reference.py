@@ -5,9 +5,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from attacks.attack import Attack, input_gradient
+from attacks.attack import Attack
 from attacks.budget import Budget, Interval
 from attacks.conserv import uncoupled
+from attacks.gradient import input_gradient
 from attacks.success import is_right
 from common.errors import AdvtagError
 from models.inputs import Inputs

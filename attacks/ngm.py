@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
-from attacks.attack import Attack, input_gradient
+from attacks.attack import Attack
 from attacks.budget import Interval
+from attacks.gradient import input_gradient
 from models.inputs import Inputs
 from models.tagger import Tagger
 

@@ -5,8 +5,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from attacks.attack import Attack, input_gradient, objective_of
+from attacks.attack import Attack
 from attacks.budget import Budget, Interval
+from attacks.gradient import input_gradient, objective_of
 from attacks.ngm import normed
 from attacks.objectives import Objective, cross_entropies
 from common.errors import AdvtagError

@@ -6,9 +6,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from attacks.attack import Attack, input_gradient
+from attacks.attack import Attack
 from attacks.budget import Budget, Interval
 from attacks.coupling import coupling_of
+from attacks.gradient import input_gradient
 from attacks.pgd import random_start
 from common.errors import AdvtagError
 from models.features import FeatureSet

@@ -5,8 +5,9 @@ import math
 import torch
 from torch import Tensor
 
-from attacks.attack import Attack, objective_of
+from attacks.attack import Attack
 from attacks.budget import Budget, Interval
+from attacks.gradient import objective_of
 from attacks.objectives import margins
 from common.errors import AdvtagError
 from models.inputs import Inputs

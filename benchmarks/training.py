@@ -174,12 +174,12 @@ def weaver_loader(sample: Sample, folder: Path) -> Iterable[tuple[dict[str, torc
     pq.write_table(pa.table(columns | labels), folder / "jets.parquet")
     card = {
         "preprocess": {"method": "manual"},
-        "inputs": {"jets": {"vars": [[name, None] for name in names]}},
+        "inputs": {"jets": {"length": None, "vars": [[name, None] for name in names]}},
         "labels": {"type": "simple", "value": list(CLASSES)},
     }
     (folder / "card.yaml").write_text(yaml.safe_dump(card))
     files = {"_": [str(folder / "jets.parquet")]}
-    dataset = SimpleIterDataset(files, str(folder / "card.yaml"), for_training=True, async_load=True)
+    dataset = SimpleIterDataset(files, str(folder / "card.yaml"), for_training=True, fetch_step=1)
     return DataLoader(dataset, batch_size=BATCH)
 
 

@@ -1,14 +1,18 @@
-"""The histogram file: a zip of UHI-serialised histograms and one JSON page of what they were filled from.
+"""The histogram file: a zip of UHI-serialised histograms and one JSON page of what they were filled from. A job writes
+a folder of them, one file for each dataset.
 
 Every histogram has the category axes of `AXES`, in that order, and one variable axis named like the histogram,
 with Weight storage. Flavour is one of b, bb, c, udsg, or `data`; attack `raw` is the undistorted input. No pickle
 is read or written.
 """
 
+import functools
 import json
+import operator
 import zipfile
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +24,8 @@ from common.files import whole_file
 
 AXES = ("dataset", "region", "flavour", "variation", "tagger", "attack")
 PAGE = "advtag.json"
-HISTOGRAMS = "histograms.zip"
-"""Name of the file in an output folder."""
+HISTOGRAMS = "histograms"
+"""Folder of the files, DATASET.zip, in an output folder."""
 RAW = "raw"
 """The attack that is none."""
 FORMAT = 1
@@ -41,6 +45,8 @@ class Dataset:
     """Events read."""
     jets: int
     """Jets selected."""
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """The books: for each file `expected_events`, `events`, `jets`, `sum_weights`, and `ranges` of events, [[0, N]]."""
 
     def scale(self, luminosity: float) -> float:
         """Factor that takes this dataset's histograms to `luminosity` (1/pb): sigma L / sum(w), or 1 for data."""
@@ -62,6 +68,11 @@ class HistogramFile:
     luminosity: float
     """1/pb"""
     provenance: dict[str, Any]
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """Names of the histograms."""
+        return (*self.inputs, *self.discriminators)
 
     def normalised(self, luminosity: float, cross_sections: Mapping[str, float | None]) -> "HistogramFile":
         """The same histograms, to be scaled to another luminosity (1/pb) and other cross-sections (pb, by dataset)."""
@@ -88,25 +99,64 @@ class HistogramFile:
 
 
 def read_histograms(path: Path) -> HistogramFile:
-    """Read a histogram file.
+    """Read a histogram file, or a folder of them, whose datasets are put side by side.
 
     Raises:
-        AdvtagError: there is no such file, or it is not a histogram file of this format.
+        AdvtagError: there is no such file, it is not a histogram file of this format, or the files of the folder are
+            of different jobs
     """
+    if not path.is_dir():
+        return _read_file(path)
+    paths = sorted(path.glob("*.zip"))
+    if not paths:
+        raise AdvtagError(f"{path}: no histogram file in this folder; make them with `advtag histograms CONFIG`")
+    files = [_read_file(path) for path in paths]
+    for other, file in zip(paths[1:], files[1:], strict=True):
+        if file.variables != files[0].variables:
+            raise AdvtagError(f"{other}: other variables than {paths[0]}: they are of different jobs")
+    try:
+        histograms = {
+            name: functools.reduce(operator.add, (file.histograms[name] for file in files))
+            for name in files[0].variables
+        }
+    except ValueError as error:
+        raise AdvtagError(f"{path}: its files have different axes: they are of different jobs") from error
+    # one dataset is in one file
+    datasets = {name: dataset for file in files for name, dataset in file.datasets.items()}
+    return replace(files[0], histograms=histograms, datasets=datasets)
+
+
+def datasets_of(path: Path) -> tuple[str, ...]:
+    """Names of the datasets of one histogram file, without reading its histograms.
+
+    Raises:
+        AdvtagError: it is not a histogram file
+    """
+    with _opened(path) as (_, page):
+        return tuple(page["datasets"])
+
+
+def _read_file(path: Path) -> HistogramFile:
+    with _opened(path) as (archive, page):
+        names = [*page["inputs"], *page["discriminators"]]
+        return HistogramFile(
+            {name: hist.Hist(uhi.io.zip.read(archive, name)) for name in names},
+            tuple(page["inputs"]),
+            tuple(page["discriminators"]),
+            {name: Dataset(**dataset) for name, dataset in page["datasets"].items()},
+            page["luminosity"],
+            page["provenance"],
+        )
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[zipfile.ZipFile, dict[str, Any]]]:
     try:
         with zipfile.ZipFile(path) as archive:
             page = json.loads(archive.read(PAGE))
             if page["format"] != FORMAT:
                 raise AdvtagError(f"{path}: histogram format {page['format']}, this advtag reads {FORMAT}")
-            names = [*page["inputs"], *page["discriminators"]]
-            return HistogramFile(
-                {name: hist.Hist(uhi.io.zip.read(archive, name)) for name in names},
-                tuple(page["inputs"]),
-                tuple(page["discriminators"]),
-                {name: Dataset(**dataset) for name, dataset in page["datasets"].items()},
-                page["luminosity"],
-                page["provenance"],
-            )
+            yield archive, page
     except AdvtagError:
         raise
     except FileNotFoundError:

@@ -33,7 +33,7 @@ def report(analysis: Analysis) -> Path:
 
 
 def _has_histograms(analysis: Analysis) -> bool:
-    return (analysis.output / HISTOGRAMS).exists()
+    return any((analysis.output / HISTOGRAMS).glob("*.zip"))
 
 
 def _histograms(analysis: Analysis) -> HistogramFile:

@@ -13,7 +13,8 @@ from common.files import whole_file
 from configs.schema import Selection, Split
 from models.features import FeatureSet
 from models.keys import jet_keys, uniform
-from processors.jets import Jets, event_weights, read_jets
+from processors.jets import Jets, event_weights, numbers, read_jets
+from processors.overlap import lumi_codes, refuse_repeated
 
 SPLITS = ("train", "validation", "test")
 SPLIT_STREAM = 0x5B117
@@ -43,31 +44,42 @@ class ColumnsProcessor(processor.ProcessorABC):  # type: ignore[misc]
         self.folder = folder
 
     def process(self, events: Any) -> dict[str, Any]:
-        """Write the chunk; return `{"counts": {dataset: {file: numbers}}}`."""
+        """Write the chunk; return what `count` does, and `{"parts": [name of the file]}`."""
         chunk = events.metadata
         data = self.datasets[chunk["dataset"]]
         jets = read_jets(events, self.features, self.selection, data=data)
-        name = f"{chunk['fileuuid']}-{chunk['entrystart']:010d}.parquet"
+        name = f"{chunk['dataset']}/{chunk['fileuuid']}-{chunk['entrystart']:010d}.parquet"
         if len(jets):
-            # jobs.make_columns makes the folder, and takes it away when it fails: a late chunk must not bring it back
-            with whole_file(self.folder / chunk["dataset"] / name, make_folder=False) as aside:
+            # jobs.make_columns makes the folder, and takes it away at the end: a late chunk must not bring it back
+            with whole_file(self.folder / name, make_folder=False) as aside:
                 pq.write_table(table(jets, self.features, self.split), aside, compression="zstd")
-        return {"counts": count(events, jets, data)}
+        return {**count(events, jets, data), "parts": [name] if len(jets) else []}
 
     def postprocess(self, accumulator: Any) -> Any:
         """Nothing to do."""
         return accumulator
 
 
-def count(events: Any, jets: Jets, data: bool) -> dict[str, dict[str, dict[str, float]]]:
-    """What a chunk adds to the books: events in, jets out, sum of generator weights before any selection."""
+def count(events: Any, jets: Jets, data: bool) -> dict[str, Any]:
+    """What a chunk adds to the books (`processors.books`): events in, jets out, sum of generator weights before any
+    selection; for data also the luminosity sections, `{"lumis": {dataset: {file: codes}}}`.
+
+    Raises:
+        AdvtagError: an event of data is in the chunk twice
+    """
     chunk = events.metadata
-    numbers = {
+    counted = {
         "events": len(events),
         "jets": len(jets),
         "sum_weights": float(event_weights(events, data).sum()),
+        "ranges": [[chunk["entrystart"], chunk["entrystop"]]] if len(events) else [],
     }
-    return {chunk["dataset"]: {chunk["filename"]: numbers}}
+    books: dict[str, Any] = {"counts": {chunk["dataset"]: {chunk["filename"]: counted}}}
+    if data:
+        run, lumi, event = (numbers(events, name) for name in ("run", "luminosityBlock", "event"))
+        refuse_repeated(run, lumi, event, chunk["filename"])
+        books["lumis"] = {chunk["dataset"]: {chunk["filename"]: lumi_codes(run, lumi)}}
+    return books
 
 
 def split_of(jets: Jets, split: Split) -> NDArray[np.int8]:

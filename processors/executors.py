@@ -1,106 +1,158 @@
-"""Where chunks run: in this process, in worker processes, or on a Dask cluster."""
+"""Where chunks run: in this process, in worker processes, or on a Dask cluster. A killed worker costs no chunk."""
 
-import logging
 import multiprocessing
-import signal
-import threading
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, wait
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
-import dask
 from coffea.processor.accumulator import accumulate
-from coffea.processor.executor import ExecutorBase, WorkItem
+from coffea.processor.executor import WorkItem
 
 from common.errors import AdvtagError
-from common.progress import progress_bar
+from common.interrupts import children_without_interrupts
 from configs.schema import Run
+from processors.work import failure
 
 IN_FLIGHT = 4
 """Chunks submitted per worker: enough to keep it busy, few enough that finished outputs do not pile up."""
-DASK_RETRIES = 2
-WORKER_TIMEOUT = 60
-"""Seconds to wait for the first worker of a scheduler that the user names."""
-MALLOC = {"MALLOC_TRIM_THRESHOLD_": 134217728, "MALLOC_MMAP_THRESHOLD_": 33554432}
-"""Dask's own setting makes glibc map and unmap every large array, for up to twice the time (docs/decisions.md)."""
+MERGED = 8
+"""Outputs of chunks that Dask workers add up before one comes here: they may be large, and this process is alone."""
 
 Work = Callable[[WorkItem], Any]
-
-
-@dataclass
-class Executor(ExecutorBase):  # type: ignore[misc]
-    """A coffea executor that merges each chunk as it comes, fails at the first failure, and shows events/s.
-
-    coffea's own executors print a traceback and wait for all chunks before they merge.
-    """
-
-    results: Callable[[Iterable[WorkItem], Work], Iterator[Any]] = lambda items, work: map(work, items)
-    """Applies the work to the chunks, in any order."""
-
-    def __call__(self, items: list[WorkItem], work: Work, accumulator: Any) -> tuple[Any, int]:
-        """Run and merge; coffea's Runner calls this."""
-        with progress_bar("events", show=self.status) as bar:
-            task = bar.add_task(self.function_name or "chunks", total=sum(len(item) for item in items))
-            for output in self.results(items, work):
-                accumulator = accumulate([output], accumulator)
-                bar.advance(task, sum(len(item) for item in output["processed"]))
-        return accumulator, 0
+Results = Callable[[Iterable[WorkItem], Work], Iterator[Any]]
+"""Applies the work to chunks; yields outputs, of one chunk or of several added up, in any order."""
 
 
 @contextmanager
-def executor(run: Run, *, progress: bool) -> Iterator[Executor]:
+def executor(run: Run) -> Iterator[Results]:
     """The configured executor; workers that were started here are stopped again."""
     if run.executor == "iterative":
-        yield Executor(status=progress)
+        yield lambda items, work: map(work, items)
     elif run.executor == "futures":
-        # spawn: a fork of a process that has used torch's threads can hang
-        spawn = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(run.workers, mp_context=spawn) as pool:
-            try:
-                yield Executor(status=progress, results=lambda items, work: _pooled(pool, run.workers, items, work))
-            finally:
-                pool.shutdown(wait=True, cancel_futures=True)
+        yield lambda items, work: in_processes(items, work, run.workers)
     else:
+        from processors.clusters import dask_client
+
         with dask_client(run) as client:
-            yield Executor(status=progress, results=lambda items, work: _on_dask(client, items, work))
+            yield lambda items, work: on_dask(client, items, work)
 
 
-@contextmanager
-def children_without_interrupts() -> Iterator[None]:
-    """Processes started here ignore Ctrl-C, which reaches all processes of a terminal: it is the parent's to handle.
+def killed(item: WorkItem) -> dict[str, Any]:
+    """The failure of a chunk whose worker died, twice: the second time it was alone."""
+    return failure(
+        item, AdvtagError("its worker was killed while it ran alone; out of memory? Try a smaller chunksize"), 2
+    )
 
-    A worker killed while it sends its output would hang the pool.
+
+def in_processes(items: Iterable[WorkItem], work: Work, workers: int) -> Iterator[Any]:
+    """Yield the outputs of chunks from worker processes.
+
+    When a process dies, Python gives up the whole pool: the chunks that were under way run again in a new one, one at
+    a time, so that the one that kills its worker is known.
     """
-    if threading.current_thread() is not threading.main_thread():  # only there can handlers be set
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    left = iter(items)
+    while suspects := (yield from _until_killed(left, work, workers, IN_FLIGHT * workers)):
+        alone = iter(suspects)
+        while killers := (yield from _until_killed(alone, work, 1, 1)):
+            yield {"failed": [killed(item) for item in killers]}
+
+
+def _until_killed(
+    items: Iterator[WorkItem], work: Work, workers: int, limit: int
+) -> Generator[Any, None, list[WorkItem]]:
+    """Yield outputs from one pool until the items are done; return those under way if a process of it died."""
+    # spawn: a fork of a process that has used torch's threads can hang
+    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+    pending: dict[Future[Any], WorkItem] = {}
     try:
-        yield
+        while True:
+            with children_without_interrupts():
+                for item in islice(items, limit - len(pending)):
+                    pending[pool.submit(work, item)] = item
+            if not pending:
+                return []
+            done, _ = wait(pending, return_when=FIRST_COMPLETED)
+            for future in done:
+                if isinstance(future.exception(), BrokenProcessPool):
+                    return list(pending.values())
+                item = pending.pop(future)
+                yield _output(future, item)
+    except BrokenProcessPool:  # it broke before the last ones could be submitted
+        return list(pending.values())
     finally:
-        signal.signal(signal.SIGINT, before)
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _pooled(pool: ProcessPoolExecutor, workers: int, items: Iterable[WorkItem], work: Work) -> Iterator[Any]:
-    def submit(item: WorkItem) -> Any:
-        with children_without_interrupts():
-            return pool.submit(work, item)
+def on_dask(client: Any, items: Iterable[WorkItem], work: Work) -> Iterator[Any]:
+    """Yield the outputs of chunks from a Dask cluster, several added up by its workers.
 
-    return _bounded(items, submit, wait, IN_FLIGHT * workers)
+    A chunk whose worker dies runs again elsewhere; after three deaths Dask gives up on all that the worker held, and
+    those run once more, one at a time.
 
-
-def _on_dask(client: Any, items: Iterable[WorkItem], work: Work) -> Iterator[Any]:
-    from distributed import wait as dask_wait
+    Raises:
+        AdvtagError: the scheduler is gone
+    """
+    from distributed import CancelledError
+    from distributed.comm import CommClosedError
+    from distributed.scheduler import KilledWorker
 
     # the work holds the taggers: sent once, and not by `scatter`, which an adaptive cluster loses (coffea#465)
     held = client.submit(_itself, work, pure=False)
+    try:
+        suspects = yield from _added_up(client, held, iter(items))
+        for item in suspects:
+            try:
+                yield client.submit(_call, held, item, pure=False).result()
+            except KilledWorker:
+                yield {"failed": [killed(item)]}
+    except (CancelledError, CommClosedError) as error:
+        raise AdvtagError("the Dask scheduler is gone") from error
 
-    def submit(item: WorkItem) -> Any:
-        return client.submit(_call, held, item, pure=False, retries=DASK_RETRIES)
 
-    return _bounded(items, submit, dask_wait, IN_FLIGHT * max(1, sum(client.ncores().values())))
+def _added_up(client: Any, held: Any, items: Iterator[WorkItem]) -> Generator[Any, None, list[WorkItem]]:
+    """Yield outputs, each of up to MERGED chunks; return the chunks whose workers died too often."""
+    from distributed import as_completed
+
+    queue, limit, counted = as_completed(), IN_FLIGHT, -5.0
+    chunks: dict[Any, WorkItem] = {}
+    ready: dict[Any, WorkItem] = {}
+    sums: dict[Any, list[WorkItem]] = {}
+    suspects: list[WorkItem] = []
+    try:
+        while True:
+            if time.monotonic() > counted + 5:  # a batch system starts its first worker long before the last
+                limit, counted = IN_FLIGHT * max(1, sum(client.ncores().values())), time.monotonic()
+            for item in islice(items, max(0, limit - len(chunks))):
+                chunks[client.submit(_call, held, item, pure=False)] = item
+                queue.add(next(reversed(chunks)))
+            if len(ready) >= MERGED or (ready and not chunks):
+                future = client.submit(_sum, list(ready), pure=False)
+                sums[future], ready = list(ready.values()), {}
+                queue.add(future)
+            if not chunks and not sums:
+                return suspects
+            future = next(queue)
+            if future.status == "finished" and future in chunks:
+                ready[future] = chunks.pop(future)
+            elif future.status == "error" and type(future.exception()).__name__ == "KilledWorker":
+                suspects += sums.pop(future) if future in sums else [chunks.pop(future)]
+            elif future in chunks:
+                yield _output(future, chunks.pop(future))
+            else:
+                del sums[future]
+                yield future.result()
+    finally:
+        client.cancel([*chunks, *ready, *sums], force=True)
+
+
+def _output(future: Any, item: WorkItem) -> Any:
+    """What came of a chunk: the work returns its failures, but its output may be impossible to send."""
+    error = future.exception()
+    return future.result() if error is None else {"failed": [failure(item, error, 1)]}
 
 
 def _itself(work: Work) -> Work:
@@ -111,54 +163,5 @@ def _call(work: Work, item: WorkItem) -> Any:
     return work(item)
 
 
-def _bounded(
-    items: Iterable[WorkItem], submit: Callable[[WorkItem], Any], wait_for: Callable[..., Any], limit: int
-) -> Iterator[Any]:
-    """Yield results as they come, with at most `limit` chunks submitted; take back the others on failure."""
-    todo, pending = iter(items), set()
-    try:
-        for item in todo:
-            pending.add(submit(item))
-            if len(pending) < limit:
-                continue
-            done, pending = wait_for(pending, return_when="FIRST_COMPLETED")
-            yield from (future.result() for future in done)
-        while pending:
-            done, pending = wait_for(pending, return_when="FIRST_COMPLETED")
-            yield from (future.result() for future in done)
-    finally:
-        for future in pending:
-            future.cancel()
-
-
-@contextmanager
-def dask_client(run: Run) -> Iterator[Any]:
-    """A client of the given scheduler, or of a cluster on this machine that listens on loopback only."""
-    from distributed import Client, LocalCluster
-
-    if run.scheduler is not None:
-        try:
-            client = Client(run.scheduler, timeout="20s")
-        except (OSError, TimeoutError, ValueError) as error:
-            raise AdvtagError(f"run.scheduler: no Dask scheduler answers at {run.scheduler}") from error
-        with client:
-            try:
-                client.wait_for_workers(1, timeout=WORKER_TIMEOUT)
-            except TimeoutError as error:
-                raise AdvtagError(
-                    f"run.scheduler: {run.scheduler} has had no worker for {WORKER_TIMEOUT} s; start some"
-                ) from error
-            yield client
-        return
-    environment = {f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in MALLOC.items()}
-    with dask.config.set(environment):
-        with children_without_interrupts():
-            cluster = LocalCluster(
-                run.workers,
-                threads_per_worker=1,
-                host="127.0.0.1",
-                dashboard_address="127.0.0.1:0",
-                silence_logs=logging.CRITICAL,  # a failure is told once, by its error
-            )
-        with cluster, Client(cluster) as client:
-            yield client
+def _sum(outputs: list[Any]) -> Any:
+    return accumulate(outputs)

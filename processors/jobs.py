@@ -1,7 +1,10 @@
 """The two jobs of a processor: columns, histograms. A configuration in, a checked output on disk."""
 
 import json
+import os
+import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +17,16 @@ from common.histograms import HISTOGRAMS, HistogramFile
 from common.histograms import Dataset as HistogramDataset
 from common.provenance import provenance
 from configs.schema import Analysis
-from models.classes import CLASSES
-from models.features import load_features
+from models.classes import CLASSES, DISCRIMINATORS
+from models.features import FeatureSet, load_features
 from models.tagger import load_tagger, read_tagger
+from processors.books import Counts, pages, total
 from processors.columns import SPLITS, ColumnsProcessor
 from processors.fileset import File, open_fileset, read_list
 from processors.histograms import HistogramProcessor
 from processors.jets import FLAVOURS
-from processors.run import run_processor
-
-Counts = dict[str, dict[str, dict[str, float]]]
+from processors.run import Output, run_processor
+from processors.store import Store, digest, only_job
 
 
 def make_columns(analysis: Analysis, *, progress: bool = True) -> Path:
@@ -41,31 +44,41 @@ def make_columns(analysis: Analysis, *, progress: bool = True) -> Path:
     mc = [file for file in files if not datasets[file.dataset].data]
     classes = truth_classes(mc)
     folder = analysis.output / "columns"
-    with whole_folder(folder) as aside:
-        for name in datasets:
-            (aside / name).mkdir()
-        is_data = {name: dataset.data for name, dataset in datasets.items()}
-        job = ColumnsProcessor(features, analysis.selection, wanted.split, is_data, aside)
-        output = run_processor(job, files, read_list(features, ()), analysis.run, progress=progress)
+    is_data = {name: dataset.data for name, dataset in datasets.items()}
+    key = digest(*_common(analysis, features, is_data), wanted.split.model_dump(mode="json"))
+    with only_job(analysis.output):
+        store = Store(folder, key)
+        parts = store.parts(datasets, resume=analysis.run.resume)
+        job = ColumnsProcessor(features, analysis.selection, wanted.split, is_data, parts)
+        read = read_list(features, (), is_data)
+        output = run_processor(job, files, read, analysis.run, store, progress=progress)
         counts: Counts = output["counts"]
         insist_on_jets(counts, analysis)
-        insist_on_rows(aside, counts)
-        manifest = {
-            "config": json.loads(analysis.model_dump_json()),
-            "provenance": provenance(),
-            "features": json.loads(features.model_dump_json()),
-            "classes": classes,
-            "flavour_codes": FLAVOURS,
-            "splits": SPLITS,
-            "datasets": {name: summary(name, files, counts) for name in datasets},
-        }
-        (aside / "manifest.json").write_text(json.dumps(manifest, indent=1, allow_nan=False), encoding="utf-8")
+        insist_on_rows(parts, output)
+        with whole_folder(folder) as aside:
+            for name in datasets:
+                (aside / name).mkdir()
+            for name in output["parts"]:
+                _link(parts / name, aside / name)
+            manifest = {
+                "config": json.loads(analysis.model_dump_json()),
+                "provenance": provenance(),
+                "features": json.loads(features.model_dump_json()),
+                "classes": classes,
+                "flavour_codes": FLAVOURS,
+                "splits": SPLITS,
+                "datasets": {name: pages(name, files, counts) for name in datasets},
+                **_loss(output),
+            }
+            (aside / "manifest.json").write_text(json.dumps(manifest, indent=1, allow_nan=False), encoding="utf-8")
+        if not output["missing"]:
+            store.forget()
     say_classes(mc, classes)
     return folder
 
 
 def make_histograms(analysis: Analysis, *, progress: bool = True) -> Path:
-    """Fill the configured histograms; return the file, `output/histograms.zip`.
+    """Fill the configured histograms; return their folder, `output/histograms`.
 
     Raises:
         AdvtagError: bad input, a tagger of another feature card, lost events, no jet selected, or nowhere to write
@@ -78,43 +91,94 @@ def make_histograms(analysis: Analysis, *, progress: bool = True) -> Path:
     for path in wanted.taggers.values():
         load_tagger(path, features)  # refuse a wrong one before any file is opened
     datasets = {name: analysis.datasets[name] for name in wanted.datasets}
+    is_data = {name: dataset.data for name, dataset in datasets.items()}
     regions = list(wanted.regions.values())
     files = open_fileset(datasets, features, regions)
+    taggers = {name: read_tagger(path) for name, path in wanted.taggers.items()}
     job = HistogramProcessor(
         features,
         analysis.selection,
-        {name: dataset.data for name, dataset in datasets.items()},
+        is_data,
         wanted.regions,
-        {name: read_tagger(path) for name, path in wanted.taggers.items()},
+        taggers,
         attacks,
         wanted.precision,
+        wanted.transfer,
+        analysis.run.device,
     )
-    output = run_processor(job, files, read_list(features, regions), analysis.run, progress=progress)
-    counts: Counts = output["counts"]
-    insist_on_jets(counts, analysis)
-    totals = {name: total(counts[name]) for name in datasets}
-    result = HistogramFile(
-        histograms=output["histograms"],
-        inputs=features.names,
-        discriminators=tuple(name for name in output["histograms"] if name not in features.names),
+    settings = wanted.model_dump(mode="json", exclude={"datasets", "taggers"})
+    attacked = {name: repr(attack) for name, attack in attacks.items()}
+    key = digest(*_common(analysis, features, is_data), settings, attacked, *taggers, *taggers.values())
+    folder = analysis.output / HISTOGRAMS
+    with only_job(analysis.output):
+        store = Store(folder, key)
+        read = read_list(features, regions, is_data)
+        output = run_processor(job, files, read, analysis.run, store, progress=progress)
+        insist_on_jets(output["counts"], analysis)
+        with whole_folder(folder) as aside:
+            for name in datasets:  # one at a time: full histograms are large
+                blocks = output["blocks"].get(name, {})
+                one_dataset(analysis, job, name, files, output, key, blocks).write(aside / f"{name}.zip")
+        if not output["missing"]:
+            store.forget()
+    mc = [file for file in files if not is_data[file.dataset]]
+    say_classes(mc, truth_classes(mc))
+    return folder
+
+
+def one_dataset(
+    analysis: Analysis,
+    job: HistogramProcessor,
+    name: str,
+    files: list[File],
+    output: Output,
+    key: str,
+    blocks: Mapping[str, Any],
+) -> HistogramFile:
+    """The histogram file of one dataset."""
+    dataset, page = analysis.datasets[name], pages(name, files, output["counts"])
+    return HistogramFile(
+        histograms=job.histograms(name, blocks),
+        inputs=job.features.names,
+        discriminators=tuple(DISCRIMINATORS),
         datasets={
             name: HistogramDataset(
                 dataset.data,
                 dataset.cross_section,
-                totals[name]["sum_weights"],
-                int(totals[name]["events"]),
-                int(totals[name]["jets"]),
+                page["sum_weights"],
+                int(page["events"]),
+                int(page["jets"]),
+                page["files"],
             )
-            for name, dataset in datasets.items()
         },
         luminosity=analysis.luminosity,
-        provenance={"config": json.loads(analysis.model_dump_json()), "versions": provenance()},
+        provenance={
+            "config": json.loads(analysis.model_dump_json()),
+            "versions": provenance(),
+            "job": key,
+            **_loss(output),
+        },
     )
-    path = analysis.output / HISTOGRAMS
-    result.write(path)
-    mc = [file for file in files if not datasets[file.dataset].data]
-    say_classes(mc, truth_classes(mc))
-    return path
+
+
+def _common(analysis: Analysis, features: FeatureSet, is_data: dict[str, bool]) -> tuple[object, ...]:
+    """What every job's numbers depend on; neither the files nor how it runs are among it."""
+    versions = provenance()
+    code = [versions["advtag"], versions["git"]]
+    return code, features.digest, analysis.selection.model_dump(mode="json"), is_data
+
+
+def _loss(output: Output) -> dict[str, Any]:
+    """For a manifest: how it ran, and what is missing."""
+    return {key: output[key] for key in ("seconds", "bytes", "missing", "failed")}
+
+
+def _link(source: Path, target: Path) -> None:
+    """The same file at two places, where the disk can; a copy elsewhere."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def truth_classes(files: list[File]) -> tuple[str, ...]:
@@ -133,28 +197,15 @@ def say_classes(files: list[File], classes: tuple[str, ...]) -> None:
         )
 
 
-def total(files: dict[str, dict[str, float]]) -> dict[str, float]:
-    """Add up the counts of a dataset's files."""
-    return {key: sum(counted[key] for counted in files.values()) for key in ("events", "jets", "sum_weights")}
-
-
-def summary(name: str, files: list[File], counts: Counts) -> dict[str, Any]:
-    """A dataset's page of the manifest: events expected and read, jets, weights, and the same per file."""
-    return {
-        "expected_events": sum(file.events for file in files if file.dataset == name),
-        **total(counts[name]),
-        "files": counts[name],
-    }
-
-
-def insist_on_rows(folder: Path, counts: Counts) -> None:
+def insist_on_rows(folder: Path, output: Output) -> None:
     """Insist that the rows on disk are the jets counted: workers write, and may see another disk than this process.
 
     Raises:
         AdvtagError: they differ
     """
-    for name, files in counts.items():
-        rows = sum(pq.read_metadata(path).num_rows for path in (folder / name).glob("*.parquet"))
+    for name, files in output["counts"].items():
+        parts = [folder / part for part in output["parts"] if part.startswith(f"{name}/")]
+        rows = sum(pq.read_metadata(path).num_rows for path in parts if path.exists())
         jets = total(files)["jets"]
         if rows != jets:
             raise AdvtagError(

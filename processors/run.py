@@ -1,77 +1,157 @@
-"""Run a processor over a fileset with coffea's Runner, and balance the books."""
+"""Run a processor over files, keep what is done, and balance the books."""
 
-import re
+import json
+import sys
+import time
 from typing import Any
 
-from coffea import processor
-from coffea.nanoevents import BaseSchema
+from coffea.processor import ProcessorABC
+from coffea.processor.accumulator import accumulate
+from coffea.processor.executor import WorkItem
+from rich.console import Console
+from rich.table import Table
 
 from common.errors import AdvtagError
+from common.files import whole_file
+from common.progress import progress_bar
 from configs.schema import Run
+from processors.books import chunks_left, missing, total
 from processors.executors import executor
 from processors.fileset import File
+from processors.overlap import refuse_overlap
+from processors.store import Store
+from processors.work import Work
+
+FAILED = "failed.json"
+HOPELESS_AFTER = 10
+"""Failed chunks after which a job stops, if they are more than the good ones: the fault is not a file's."""
+
+Output = dict[str, Any]
 
 
 def run_processor(
-    job: processor.ProcessorABC, files: list[File], read: list[str], run: Run, *, progress: bool
-) -> dict[str, Any]:
-    """Run the job over all chunks.
+    job: ProcessorABC, files: list[File], read: dict[str, frozenset[str]], run: Run, store: Store, *, progress: bool
+) -> Output:
+    """Run the job over all chunks that are not done yet.
 
     Args:
         job: a processor of this package, whose output has `counts`
         files: checked files
-        read: the branches that NanoEvents may build
-        run: executor, workers, chunk size
-        progress: show a progress bar
+        read: the branches to build, by dataset
+        run: executor, workers, chunk size, retries, whether to resume
+        store: where the accumulated output is kept until it is complete
+        progress: show a progress bar, and a table at the end
 
     Returns:
-        the accumulated output
+        the accumulated output, with `failed` and `missing` (entries of `failed.json`), `seconds`, `bytes`
 
     Raises:
-        AdvtagError: a chunk failed, or the events processed are not the events expected
+        AdvtagError: events are missing and `run.allow_missing` is not set, or counted twice. What was processed is
+            kept for `--resume`
     """
-    chunks = [chunk for file in files for chunk in file.chunks(run.chunksize)]
-    with executor(run, progress=progress) as chosen:
-        # BaseSchema: branches by their names in the file. NanoAODSchema's vectors refuse collections of which only
-        # some branches are built, and building all of them costs more than the job (docs/decisions.md).
-        runner = processor.Runner(executor=chosen, schema=BaseSchema, chunksize=run.chunksize, skipbadfiles=False)
-        try:
-            done = runner.run(chunks, job, iteritems_options={"filter_name": read})
-        except Exception as error:
-            raise _explain(error) from error
-    output: dict[str, Any] = done["out"]
-    balance(files, output["counts"])
+    output = _begin(store, files, run)
+    chunks = [chunk for file in files for chunk in chunks_left(file, output["counts"], run.chunksize)]
+    replicas = {file.path: file.replicas for file in files if file.replicas}
+    work = Work(job, read, replicas, run.retries, run.backoff)
+    start = time.perf_counter()
+    try:
+        output = _accumulate(chunks, work, output, run, store, progress)
+    except BaseException:
+        if output["counts"]:
+            store.save(output)
+        raise
+    output["seconds"] = time.perf_counter() - start
+    output["missing"] = missing(files, output["counts"])
+    refuse_overlap(output.get("lumis", {}), {file.dataset: file.tree for file in files})
+    _close(output, files, run, store)
+    if progress:
+        _say(output, files)
     return output
 
 
-def balance(files: list[File], counts: dict[str, dict[str, dict[str, float]]]) -> None:
-    """Insist that every file's events were processed once.
+def _begin(store: Store, files: list[File], run: Run) -> Output:
+    """The output so far."""
+    before = store.load() if run.resume else None
+    if before is None:
+        if run.resume:
+            print("nothing to resume: no unfinished job of this configuration", file=sys.stderr)
+        return {"counts": {}, "failed": [], "bytes": 0}
+    listed = {(file.dataset, file.path) for file in files}
+    for dataset, counted in before["counts"].items():
+        for path in counted:
+            if (dataset, path) not in listed:
+                raise AdvtagError(
+                    f"{path}: processed before, and not among the files now (dataset {dataset!r}); "
+                    "its events cannot be taken out again: run without --resume"
+                )
+    return before | {"failed": []}
+
+
+def _accumulate(chunks: list[WorkItem], work: Work, output: Output, run: Run, store: Store, progress: bool) -> Output:
+    """Add up what the chunks give. `output` is added to in place, so that the caller can save it at any time."""
+    done, start, before = 0, time.perf_counter(), output["bytes"]
+    with executor(run) as results, progress_bar("events", show=progress) as bar:
+        task = bar.add_task("", total=sum(len(chunk) for chunk in chunks))
+        for part in results(chunks, work):
+            accumulate([part], output)
+            done += sum(counted["events"] for of in part.get("counts", {}).values() for counted in of.values())
+            rate = (output["bytes"] - before) / 1e6 / (time.perf_counter() - start)
+            bar.update(task, completed=done, description=f"{rate:.1f} MB/s")
+            if len(output["failed"]) >= HOPELESS_AFTER and _events(output["failed"]) > done:
+                break
+            if "counts" in part:
+                store.save_now_and_then(output)
+    return output
+
+
+def _events(ranges: list[dict[str, Any]]) -> int:
+    return sum(entry["stop"] - entry["start"] for entry in ranges)
+
+
+def _close(output: Output, files: list[File], run: Run, store: Store) -> None:
+    """Write down what is missing, if anything is.
 
     Raises:
-        AdvtagError: they were not; names the first such file
+        AdvtagError: events are missing, and that is not allowed
     """
-    for file in files:
-        found = counts.get(file.dataset, {}).get(file.path, {}).get("events", 0)
-        if found != file.events:
-            raise AdvtagError(
-                f"{file.path}: {file.events} events expected, {found:.0f} processed (dataset {file.dataset!r}); "
-                "nothing was written. Run again."
-            )
+    path = store.output.parent / FAILED
+    if not output["missing"]:
+        path.unlink(missing_ok=True)
+        return
+    if output["counts"]:
+        store.save(output)
+    with whole_file(path) as aside:
+        aside.write_text(json.dumps({key: output[key] for key in ("failed", "missing")}, indent=1), encoding="utf-8")
+    if not run.allow_missing:
+        lost, expected = _events(output["missing"]), sum(file.events for file in files)
+        raise AdvtagError(
+            f"{_first(output)}; {lost} of {expected} events are missing, see {path}. Nothing was written; "
+            "what is done is kept: go on with --resume, or --allow-missing to leave these out"
+        )
 
 
-def _explain(error: BaseException) -> AdvtagError:
-    """The AdvtagError among the causes, or one that says which chunk failed and why."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, AdvtagError):
-            return cause
-        cause = cause.__cause__ or cause.__context__
-    text = " ".join(str(error).split())
-    # a worker process or a Dask worker sends the text of a cause, not the cause
-    told = re.search(r"AdvtagError\((['\"])(.*)\1\)", text)
-    if told:
-        return AdvtagError(told[2])
-    item = re.search(r"filename='([^']*)'.*?entrystart=(\d+), entrystop=(\d+)", text)
-    where = f"{item[1]}, events {item[2]} to {item[3]}" if item else "a chunk"
-    why = text.partition("The error was: ")[2] or f"{type(error).__name__}: {text}"
-    return AdvtagError(f"{where}: processing failed, nothing was written: {why[:400]}")
+def _first(output: Output) -> str:
+    """Where the first failure was, and why."""
+    if not output["failed"]:
+        entry = output["missing"][0]
+        return f"{entry['file']}: events {entry['start']} to {entry['stop']} were not processed"
+    entry = output["failed"][0]
+    where = f"{entry['file']}, events {entry['start']} to {entry['stop']}"
+    return entry["error"] if entry["file"] in entry["error"] else f"{where}: {entry['error']}"
+
+
+def _say(output: Output, files: list[File]) -> None:
+    """The summary at the end."""
+    table = Table("dataset", "files", "events", "missing", "jets", "sum of weights")
+    for name in dict.fromkeys(file.dataset for file in files):
+        counted = total(output["counts"].get(name, {}))
+        lost = _events([entry for entry in output["missing"] if entry["dataset"] == name])
+        number = sum(file.dataset == name for file in files)
+        figures = (f"{counted['events']:,.0f}", f"{lost:,}", f"{counted['jets']:,.0f}", f"{counted['sum_weights']:.6g}")
+        table.add_row(name, str(number), *figures)
+    console = Console(stderr=True)
+    console.print(table)
+    events = sum(total(counted)["events"] for counted in output["counts"].values())
+    console.print(f"{output['seconds']:.1f} s, {events / output['seconds']:,.0f} events/s", highlight=False)
+    for entry in output["missing"]:
+        console.print(f"missing: {entry['file']}, events {entry['start']} to {entry['stop']}", soft_wrap=True)

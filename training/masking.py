@@ -11,8 +11,8 @@ from itertools import pairwise
 
 import torch
 
-from attacks.attack import input_gradient
 from attacks.budget import Budget
+from attacks.gradient import input_gradient
 from models.inputs import Inputs
 from models.tagger import Tagger
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
 from attacks import FGSM, Attack, Budget, GaussianNoise
-from attacks.attack import evaluation_mode, input_gradient, objective_of, refuse_bad_input
+from attacks.attack import evaluation_mode, refuse_bad_input
+from attacks.gradient import input_gradient, objective_of
 from attacks.objectives import cross_entropies, dlr, margins
 from common.errors import AdvtagError
 from models.inputs import Inputs

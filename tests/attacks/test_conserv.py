@@ -12,12 +12,12 @@ from hypothesis.extra.numpy import arrays
 from scipy.spatial.distance import jensenshannon
 
 from attacks import Budget
-from attacks.attack import input_gradient
 from attacks.budget import Interval
 from attacks.conserv import Conserv, _features, uncoupled, wrong_odds
 from attacks.conserv_kernel import describe
 from attacks.conserv_reference import ConservReference
 from attacks.distances import histograms, js_distances
+from attacks.gradient import input_gradient
 from attacks.success import WorkingPoint, counts, is_right
 from common.errors import AdvtagError
 from models.features import FeatureSet

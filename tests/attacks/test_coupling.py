@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from torch.nn.functional import cross_entropy
 
 from attacks import FGSM, Attack, Budget, GaussianNoise
-from attacks.attack import input_gradient
 from attacks.coupling import coupling_of
+from attacks.gradient import input_gradient
 from models.features import FeatureSet, load_features
 from models.inputs import Inputs
 from tests.attacks.conftest import COUPLED, INF, line

@@ -7,14 +7,14 @@ import yaml
 from coffea.nanoevents import BaseSchema, NanoEventsFactory
 from scipy.stats import norm
 
-from attacks import Budget
+from attacks import FGSM, Budget
 from attacks.envelope import envelope, envelopes, write_envelope
 from common.errors import AdvtagError
 from common.histograms import Dataset, HistogramFile
 from configs.schema import Region, Selection
 from models.features import FeatureSet, Input, load_features
 from models.tagger import Tagger
-from processors.histograms import HistogramProcessor, book
+from processors.histograms import HistogramProcessor
 
 EDGES = np.linspace(-4, 4, 41)
 NUMBER = 5000
@@ -165,13 +165,17 @@ CARD = FeatureSet(
         Input(name="n", branch="Jet_n", label="n", bins=(8, 0, 8), integer=True),
     ),
 )
-REGIONS = {"control": 0, "other": 0}
+REGIONS = {"control": Region(), "other": Region()}
 
 
 def toy_file(data: int = 4000, simulation: int = 20_000) -> HistogramFile:
     """Simulated x is 0.2 too low in `control`; `other` and the attacked jets would give something else."""
     rng = np.random.default_rng(3)
-    histograms = book(CARD, "tt", REGIONS, {"nominal": 0, "second": 0}, ("raw", "fgsm"))
+    taggers = {"nominal": b"", "second": b""}
+    job = HistogramProcessor(
+        CARD, Selection(), {"tt": False}, REGIONS, taggers, {"fgsm": FGSM(Budget(epsilon=1))}, "float32"
+    )
+    histograms = job.histograms("tt", {})
     draw = {
         "x": rng.normal,
         "y": lambda shift, width, size: rng.exponential(width, size),
@@ -264,11 +268,11 @@ def test_simulated_data_against_simulation(simulated, taggers) -> None:
     filled = []
     for name, pattern in (("ttbar", "ttbar_mc_*.root"), ("data", "ttbar_data_*.root")):
         for path in sorted(simulated.glob(pattern)):
-            metadata = {"dataset": name, "filename": str(path)}
+            metadata = {"dataset": name, "filename": str(path), "entrystart": 0, "entrystop": 1}
             factory = NanoEventsFactory.from_root(
                 {str(path): "Events"}, schemaclass=BaseSchema, mode="virtual", metadata=metadata
             )
-            filled.append(job.process(factory.events())["histograms"])
+            filled.append(job.histograms(name, job.process(factory.events())["blocks"][name]))
     names = ("pt", "eta", "jetNSelectedTracks", "trackJetPt", "trackSip2dSig_0", "trackPtRatio_0")
     histograms = {name: sum(part[name] for part in filled) for name in names}
     page = {"ttbar": Dataset(False, 500.0, 300.0, 300, 1), "data": Dataset(True, None, 100.0, 100, 1)}

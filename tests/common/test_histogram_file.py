@@ -4,6 +4,7 @@ import gc
 import json
 import warnings
 import zipfile
+from dataclasses import replace
 
 import hist
 import numpy as np
@@ -12,11 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import AdvtagError
-from common.histograms import AXES, PAGE, Dataset, HistogramFile, read_histograms
+from common.histograms import AXES, PAGE, Dataset, HistogramFile, datasets_of, read_histograms
 
 
 def toy(name: str, axis, seed: int) -> hist.Hist:
-    categories = [hist.axis.StrCategory(["x", "y"] if k < 2 else ["x"], name=axis) for k, axis in enumerate(AXES)]
+    categories = [
+        hist.axis.StrCategory(["x", "y"] if k < 2 else ["x"], name=axis, growth=k == 0) for k, axis in enumerate(AXES)
+    ]
     histogram = hist.Hist(*categories, axis, storage=hist.storage.Weight())
     rng = np.random.default_rng(seed)
     for dataset in "xy":
@@ -129,8 +132,39 @@ def test_not_a_zip(tmp_path, content) -> None:
     assert "not a histogram file" in assert_refused(tmp_path / "x.zip")
 
 
-def test_a_folder(tmp_path) -> None:
-    assert "not a histogram file" in assert_refused(tmp_path)
+def test_an_empty_folder(tmp_path) -> None:
+    assert "no histogram file in this folder" in assert_refused(tmp_path)
+
+
+def only(file, name):
+    """The file with one of its datasets, as a job writes it."""
+    place = {"tt": "x", "run": "y"}[name]
+    histograms = {key: histogram[{"dataset": [place]}] for key, histogram in file.histograms.items()}
+    return replace(file, histograms=histograms, datasets={name: file.datasets[name]})
+
+
+def test_a_folder_is_its_datasets_side_by_side(file, tmp_path) -> None:
+    for name in ("tt", "run"):
+        only(file, name).write(tmp_path / f"{name}.zip")
+    back = read_histograms(tmp_path)
+    assert back.datasets == file.datasets
+    assert datasets_of(tmp_path / "run.zip") == ("run",)
+    for name, histogram in file.histograms.items():
+        for place in "xy":
+            ours = back.histograms[name][{"dataset": place}].view(flow=True)
+            assert np.array_equal(ours, histogram[{"dataset": place}].view(flow=True))
+
+
+def test_a_folder_of_different_jobs(file, tmp_path) -> None:
+    only(file, "tt").write(tmp_path / "a.zip")
+    fewer = {name: histogram for name, histogram in only(file, "run").histograms.items() if name != "n"}
+    replace(only(file, "run"), histograms=fewer, inputs=("pt",)).write(tmp_path / "b.zip")
+    with pytest.raises(AdvtagError, match=r"b\.zip: other variables than .*a\.zip"):
+        read_histograms(tmp_path)
+    only_one_region = {name: h[{"region": [0]}] for name, h in only(file, "run").histograms.items()}
+    replace(only(file, "run"), histograms=only_one_region).write(tmp_path / "b.zip")
+    with pytest.raises(AdvtagError, match="different axes"):
+        read_histograms(tmp_path)
 
 
 GOOD = {"format": 1, "inputs": [], "discriminators": [], "datasets": {}, "luminosity": 1, "provenance": {}}

@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from attacks import FGSM, NGM, PGD, Budget
-from attacks.attack import input_gradient
+from attacks.gradient import input_gradient
 from common.errors import AdvtagError
 from models.features import load_features
 from models.inputs import Inputs

@@ -21,7 +21,7 @@ def analysis(build_toy, tmp_path):
     """An analysis whose histograms are there, and a history of a tagger that it no longer has."""
     file = dataclasses.replace(build_toy(300, inputs=("Jet_pt",), regions=("ttbar",)), discriminators=("BvsL",))
     (tmp_path / "out" / "taggers").mkdir(parents=True)
-    file.write(tmp_path / "out" / "histograms.zip")
+    file.write(tmp_path / "out" / "histograms" / "all.zip")
     (tmp_path / "out" / "taggers" / "gone.history.jsonl").write_text(json.dumps(EPOCH))
     path = tmp_path / "toy.yaml"
     path.write_text(
@@ -32,7 +32,7 @@ def analysis(build_toy, tmp_path):
 
 
 def test_scaled_to_what_the_configuration_says_now(analysis):
-    written = read_histograms(analysis.output / "histograms.zip")
+    written = read_histograms(analysis.output / "histograms")
     now = written.normalised(12.0, {"ttbar": 3.0})
     ttbar, qcd = now.datasets["ttbar"], now.datasets["QCD"]
     assert now.luminosity == 12.0
@@ -63,7 +63,7 @@ def test_histograms_and_trainings(analysis):
 
 
 def test_trainings_without_histograms(analysis):
-    (analysis.output / "histograms.zip").unlink()
+    (analysis.output / "histograms" / "all.zip").unlink()
     with pytest.raises(AdvtagError, match="make it with `advtag histograms"):
         draw(analysis, progress=False)
     (analysis.output / "taggers" / "t.history.jsonl").write_text(json.dumps(EPOCH))
@@ -78,7 +78,7 @@ def test_trainings_without_histograms(analysis):
 
 
 def test_a_scan_alone(analysis):
-    (analysis.output / "histograms.zip").unlink()
+    (analysis.output / "histograms" / "all.zip").unlink()
     (analysis.output / "scan").mkdir()
     (analysis.output / "scan" / "scan.json").write_text(json.dumps(SCAN))
     folder = draw(analysis, progress=False)

@@ -1,4 +1,4 @@
-"""The check before any job starts, and the balance of the books after it."""
+"""The check before any job starts."""
 
 import shutil
 
@@ -9,9 +9,9 @@ import pytest
 from common.errors import AdvtagError
 from configs.schema import Dataset, Region
 from models.features import load_features
+from processors.books import chunks_left
 from processors.fileset import open_fileset, read_list
 from processors.jobs import insist_on_rows
-from processors.run import balance
 from tests.conftest import NANO
 
 CARD = load_features("nanoaod")
@@ -31,7 +31,7 @@ def test_globs_and_counts():
 def test_chunks_cover_every_event_once(events, chunksize):
     name = "nano_tt_v12.root" if events else "nano_dy_empty.root"
     (file,) = open_one(str(NANO / name))
-    chunks = file.chunks(chunksize)
+    chunks = chunks_left(file, {}, chunksize)
     covered = [event for chunk in chunks for event in range(chunk.entrystart, chunk.entrystop)]
     assert covered == list(range(events))
     assert len(chunks) >= 1
@@ -78,12 +78,3 @@ def test_rows_that_are_not_on_disk_fail_the_run(tmp_path):
 def test_leptons_are_read_only_for_regions_that_look_at_them():
     assert "Muon_pt" not in read_list(CARD, [Region(jet_pt=30)])
     assert {"Muon_pt", "Electron_charge", "nMuon", "nElectron"} <= set(read_list(CARD, [Region(muons=1)]))
-
-
-@pytest.mark.parametrize("processed", [39, 41, None])
-def test_lost_or_doubled_events_fail_the_run(processed):
-    files = open_one(str(NANO / "nano_dy.root"))
-    counts = {} if processed is None else {"d": {files[0].path: {"events": processed}}}
-    with pytest.raises(AdvtagError, match=rf"nano_dy\.root: 40 events expected, {processed or 0} processed"):
-        balance(files, counts)
-    balance(files, {"d": {files[0].path: {"events": 40}}})

@@ -15,8 +15,9 @@ from models.features import load_features
 from models.inputs import Inputs
 from models.keys import jet_keys
 from models.tagger import Tagger, load_tagger, worker_tagger
-from processors.histograms import HistogramProcessor, evaluate, targets
-from processors.jets import read_jets
+from processors.evaluate import BATCH, evaluate, targets
+from processors.histograms import HistogramProcessor
+from processors.jets import NO_TRUTH, read_jets
 from tests.conftest import make_tagger
 
 
@@ -28,9 +29,28 @@ def events(simulated):
         schemaclass=BaseSchema,
         mode="virtual",
         entry_stop=30,
-        metadata={"dataset": "ttbar", "filename": str(path)},
+        metadata={**whole_metadata("ttbar", path), "entrystop": 30},
     )
     return factory.events()
+
+
+def whole_metadata(dataset, path):
+    """What the work function tells a processor about a chunk that is a whole file."""
+    with uproot.open(path) as file:
+        number = file["Events"].num_entries
+    return {"dataset": dataset, "filename": str(path), "entrystart": 0, "entrystop": number}
+
+
+def filled_by(job, events):
+    """Histograms of one chunk."""
+    dataset = events.metadata["dataset"]
+    return job.histograms(dataset, job.process(events)["blocks"][dataset])
+
+
+def evaluated(tagger, attack, inputs, flavour):
+    """What `evaluate` gives for one tagger and one attack: moved inputs and scores."""
+    found = {one.attack: one for one in evaluate({"t": tagger}, {"a": attack}, frozenset(), inputs, flavour)}
+    return found["a"].moved, found["a"].scores["t"]
 
 
 def slow_scores(tagger, values, present, classes):
@@ -60,7 +80,7 @@ def test_histograms_against_one_jet_at_a_time(events, taggers):
         },
         "float64",
     )
-    filled = job.process(events)["histograms"]
+    filled = filled_by(job, events)
     jets = read_jets(events, features, Selection(), data=False)
     assert len(jets) > 100
     tagger = load_tagger(taggers["nominal"]).double()
@@ -103,7 +123,7 @@ def test_weights_enter_squared_in_the_variance(simulated, taggers):
         {str(path): "Events"},
         schemaclass=BaseSchema,
         mode="virtual",
-        metadata={"dataset": "qcd", "filename": str(path)},
+        metadata=whole_metadata("qcd", path),
     )
     features = load_features("deepcsv")
     content = {"nominal": taggers["nominal"].read_bytes()}
@@ -113,7 +133,7 @@ def test_weights_enter_squared_in_the_variance(simulated, taggers):
     with uproot.open(path) as file:
         weights = file["Events"]["genWeight"].array(library="np").astype(np.float64)
     assert len(np.unique(weights)) > 50
-    total = output["histograms"]["pt"].view(flow=True)
+    total = job.histograms("qcd", output["blocks"]["qcd"])["pt"].view(flow=True)
     assert np.isclose(total["value"].sum(), weights[jets.owner].sum())
     assert np.isclose(total["variance"].sum(), (weights[jets.owner] ** 2).sum())
     assert np.isclose(output["counts"]["qcd"][str(path)]["sum_weights"], weights.sum())
@@ -129,9 +149,7 @@ def test_bb_is_b_to_a_tagger_without_bb():
 
 def test_evaluation_of_no_jets():
     none = Inputs(torch.zeros(0, 67), torch.zeros(0, 67, dtype=torch.bool), torch.zeros(0, dtype=torch.int64))
-    moved, scores = evaluate(
-        make_tagger(), FGSM(Budget(epsilon=0.1)), none, torch.zeros(0, dtype=torch.int64), torch.float32
-    )
+    moved, scores = evaluated(make_tagger(), FGSM(Budget(epsilon=0.1)), none, np.zeros(0, np.int8))
     assert moved.shape == (67, 0)
     assert all(len(score) == 0 for score in scores.values())
 
@@ -172,10 +190,10 @@ def some_inputs(number: int) -> Inputs:
 @pytest.mark.parametrize("precision", [torch.float32, torch.float64])
 @pytest.mark.parametrize("make", [Roll, lambda: RDSA(Budget(epsilon=1.0), seed=2)], ids=["roll", "rdsa"])
 def test_attack_that_looks_at_all_jets_gets_the_whole_chunk(monkeypatch, make, precision):
-    monkeypatch.setattr("processors.histograms.BATCH", 7)
+    monkeypatch.setitem(BATCH, "cpu", 7)
     tagger, inputs, target = make_tagger().to(precision), some_inputs(31), torch.arange(31) % 4
     attack = make()
-    moved, scores = evaluate(tagger, attack, inputs, target, precision)
+    moved, scores = evaluated(tagger, attack, inputs, target.numpy().astype(np.int8))
     if isinstance(attack, Roll):
         (seen,) = attack.seen
         assert torch.equal(seen.key, inputs.key)
@@ -190,9 +208,9 @@ def test_attack_that_looks_at_all_jets_gets_the_whole_chunk(monkeypatch, make, p
 
 
 def test_attack_on_single_jets_gets_batches(monkeypatch):
-    monkeypatch.setattr("processors.histograms.BATCH", 7)
+    monkeypatch.setitem(BATCH, "cpu", 7)
     attack = RollAlone()
-    moved, _ = evaluate(make_tagger(), attack, some_inputs(31), torch.arange(31) % 4, torch.float32)
+    moved, _ = evaluated(make_tagger(), attack, some_inputs(31), np.arange(31, dtype=np.int8) % 4)
     assert [len(seen) for seen in attack.seen] == [7, 7, 7, 7, 3]
     assert torch.cat([seen.key for seen in attack.seen]).equal(some_inputs(31).key)
     parts = [
@@ -203,7 +221,7 @@ def test_attack_on_single_jets_gets_batches(monkeypatch):
 
 def test_raw_and_attacked_hold_the_same_jets(events, taggers, monkeypatch):
     """Whatever an attack does, whole or batch by batch: the same jets with the same weights, over- and underflow in."""
-    monkeypatch.setattr("processors.histograms.BATCH", 50)
+    monkeypatch.setitem(BATCH, "cpu", 50)
     roll = Roll()
     kinds = {kind: build_attack(attack_config({"kind": kind, "epsilon": 2.0})) for kind in ("pgd", "rdsa", "conserv")}
     content = {name: path.read_bytes() for name, path in taggers.items()}
@@ -212,7 +230,7 @@ def test_raw_and_attacked_hold_the_same_jets(events, taggers, monkeypatch):
     job = HistogramProcessor(
         features, Selection(), {"ttbar": False}, regions, content, {"roll": roll, **kinds}, "float32"
     )
-    filled = job.process(events)["histograms"]
+    filled = filled_by(job, events)
     jets = read_jets(events, features, Selection(), data=False)
     for seen in roll.seen:  # all jets of the chunk, in no region, too; once for each tagger
         assert np.array_equal(seen.key.numpy(), jet_keys(jets.run, jets.lumi, jets.event, jets.index).numpy())
@@ -237,13 +255,76 @@ def test_data_is_not_attacked_whole_either(simulated, taggers):
         {str(path): "Events"},
         schemaclass=BaseSchema,
         mode="virtual",
-        metadata={"dataset": "run", "filename": str(path)},
+        metadata=whole_metadata("run", path),
     )
     roll, content = Roll(), {"nominal": taggers["nominal"].read_bytes()}
     job = HistogramProcessor(
         load_features("deepcsv"), Selection(), {"run": True}, {"all": Region()}, content, {"roll": roll}, "float32"
     )
-    filled = job.process(factory.events())["histograms"]
+    filled = filled_by(job, factory.events())
     assert not roll.seen
     assert filled["pt"][{"attack": "roll"}].sum(flow=True).value == 0
     assert filled["pt"][{"attack": "raw"}].sum(flow=True).value > 100
+
+
+class Counting(torch.nn.Module):
+    """A network that counts how often it is asked."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+        self.passes = 0
+
+    def forward(self, standardised, present):
+        self.passes += 1
+        return self.network(standardised, present)
+
+
+def test_sizes_of_an_attack_share_one_pass():
+    """Raw scores and FGSM of three sizes: one clean pass, and one of each size; the numbers are those of each alone."""
+    inputs, flavour = some_inputs(40), np.arange(40, dtype=np.int8) % 4
+    attacks = {str(size): FGSM(Budget(epsilon=size)) for size in (0.01, 0.1, 1.0)}
+    tagger = make_tagger().eval().requires_grad_(False)
+    apart = {name: attack(tagger, inputs, torch.from_numpy(flavour).long()) for name, attack in attacks.items()}
+    tagger.network = Counting(tagger.network)
+    found = {one.attack: one for one in evaluate({"t": tagger}, attacks, frozenset(), inputs, flavour)}
+    assert tagger.network.passes == 4
+    for name, moved in apart.items():
+        assert np.array_equal(found[name].moved, moved.values.T.numpy())
+    assert found["raw"].moved is None
+    for jet in (0, 17, 39):
+        slow = slow_scores(tagger, inputs.values[jet], inputs.present[jet], tagger.classes)
+        assert {name: scores[jet] for name, scores in found["raw"].scores["t"].items()} == pytest.approx(slow, rel=1e-4)
+
+
+def test_transfer_shows_the_examples_of_one_to_the_others(events, taggers):
+    features, attack = load_features("deepcsv"), FGSM(Budget(epsilon=0.3))
+    content = {name: path.read_bytes() for name, path in taggers.items()}
+    arguments = (features, Selection(), {"ttbar": False}, {"all": Region()}, content, {"fgsm": attack}, "float64")
+    filled = filled_by(HistogramProcessor(*arguments, transfer=["nominal"]), events)
+    jets = read_jets(events, features, Selection(), data=False)
+    one, other = (load_tagger(taggers[name]).double() for name in ("nominal", "adversarial"))
+    keys = jet_keys(jets.run, jets.lumi, jets.event, jets.index)
+    clean = Inputs(torch.from_numpy(jets.values).double(), torch.from_numpy(jets.present), keys)
+    moved = attack(one, clean, targets(one, jets.flavour))
+    scores = [slow_scores(other, moved.values[i], moved.present[i], other.classes)["CvsL"] for i in range(len(jets))]
+    shown = filled["CvsL"]["ttbar", "all", :, "nominal", "adversarial", "fgsm@nominal", :].project("CvsL")
+    expected = np.bincount([shown.axes[0].index(score) + 1 for score in scores], minlength=shown.axes[0].extent)
+    np.testing.assert_array_equal(shown.values(flow=True), expected)
+    assert filled["pt"]["ttbar", "all", :, "nominal", "nominal", "fgsm@nominal", :].sum(flow=True).value == 0
+    own = filled["pt"]["ttbar", "all", :, "nominal", "nominal", "fgsm", :].view(flow=True)
+    assert np.array_equal(
+        own, filled["pt"]["ttbar", "all", :, "nominal", "adversarial", "fgsm@nominal", :].view(flow=True)
+    )
+
+
+def test_no_attack_of_the_suite_is_changed_by_sharing():
+    """Every kind of attack, with and without the shared clean pass: the same to the last bit."""
+    inputs, flavour = some_inputs(30), np.arange(30, dtype=np.int8) % 4
+    tagger = make_tagger().eval().requires_grad_(False)
+    target = targets(tagger, flavour)
+    assert NO_TRUTH not in flavour
+    for kind in ("noise", "systematic", "fgsm", "ngm", "pgd", "apgd", "pip", "pip-pgd", "minifool", "square"):
+        attack = build_attack(attack_config({"kind": kind, "epsilon": 0.1}))
+        moved, _ = evaluated(tagger, attack, inputs, flavour)
+        assert np.array_equal(moved, attack(tagger, inputs, target).values.T.numpy()), kind

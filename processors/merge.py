@@ -1,0 +1,112 @@
+"""Add up histogram files that were made apart, of parts of the files or of the events: each event once, none lost."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from common.errors import AdvtagError
+from common.files import whole_folder
+from common.histograms import Dataset, HistogramFile, datasets_of, read_histograms
+from processors.books import gaps, joined
+
+Books = Mapping[str, Mapping[str, Any]]
+
+
+def merge(paths: Sequence[Path], output: Path, *, allow_missing: bool = False) -> Path:
+    """Merge histogram files into a folder with one file for each dataset.
+
+    One dataset is in memory at a time: its files are added one after another.
+
+    Args:
+        paths: histogram files, or folders of them
+        output: folder to write
+        allow_missing: write it although events of the files are missing; their books are in the result
+
+    Raises:
+        AdvtagError: a file cannot be read, is of another job, counts events that another one counts too, or events are
+            missing
+    """
+    files = [file for path in paths for file in (sorted(path.glob("*.zip")) if path.is_dir() else [path])]
+    if not files:
+        raise AdvtagError(f"{', '.join(map(str, paths))}: no histogram file there")
+    of_dataset: dict[str, list[Path]] = {}
+    for path in files:
+        for name in datasets_of(path):
+            of_dataset.setdefault(name, []).append(path)
+    with whole_folder(output) as aside:
+        for name, parts in of_dataset.items():
+            merged = _one_dataset(name, parts)
+            if lost := missing_of(merged.datasets[name].files):
+                if not allow_missing:
+                    raise AdvtagError(
+                        f"dataset {name!r}: {sum(stop - start for _, start, stop in lost)} events are in none of the "
+                        f"files, the first are {lost[0][1]} to {lost[0][2]} of {lost[0][0]}; find their histograms, or "
+                        "say --allow-missing"
+                    )
+                merged.provenance["missing"] = [
+                    {"dataset": name, "file": path, "start": start, "stop": stop} for path, start, stop in lost
+                ]
+            merged.write(aside / f"{name}.zip")
+    return output
+
+
+def _one_dataset(name: str, paths: Sequence[Path]) -> HistogramFile:
+    total: HistogramFile | None = None
+    for path in paths:
+        file = _only(read_histograms(path), name)
+        if total is None:
+            total = file
+            continue
+        if file.provenance.get("job") != total.provenance.get("job"):
+            raise AdvtagError(f"{path}: of another job than {paths[0]} (configuration, taggers or code differ)")
+        for variable, histogram in file.histograms.items():
+            total.histograms[variable] += histogram
+        total = replace(total, datasets={name: _added(total.datasets[name], file.datasets[name], path)})
+    if total is None:
+        raise AdvtagError(f"dataset {name!r}: no histogram file")
+    return total
+
+
+def _only(file: HistogramFile, name: str) -> HistogramFile:
+    """The file without its other datasets."""
+    if len(file.datasets) == 1:
+        return file
+    histograms = {variable: histogram[{"dataset": [name]}] for variable, histogram in file.histograms.items()}
+    return replace(file, histograms=histograms, datasets={name: file.datasets[name]})
+
+
+def _added(one: Dataset, other: Dataset, path: Path) -> Dataset:
+    """Both datasets' books together.
+
+    Raises:
+        AdvtagError: they have events in common, or are not the same dataset
+    """
+    if (one.data, one.cross_section) != (other.data, other.cross_section):
+        raise AdvtagError(f"{path}: its dataset has another cross-section than that of the other files")
+    files = {name: dict(book) for name, book in one.files.items()}
+    for name, book in other.files.items():
+        known = files.setdefault(name, {**book, "ranges": [], "events": 0, "jets": 0, "sum_weights": 0.0})
+        try:
+            ranges = joined([*known["ranges"], *book.get("ranges", [])])
+        except AdvtagError as error:
+            raise AdvtagError(f"{path}: {name}: {error}; leave this file out") from error
+        counts = {key: known.get(key, 0) + book.get(key, 0) for key in ("events", "jets", "sum_weights")}
+        files[name] = {**known, **counts, "ranges": ranges}
+    return Dataset(
+        one.data,
+        one.cross_section,
+        one.sum_weights + other.sum_weights,
+        one.events + other.events,
+        one.jets + other.jets,
+        files,
+    )
+
+
+def missing_of(books: Books) -> list[tuple[str, int, int]]:
+    """(file, start, stop) of events that were expected and not processed."""
+    return [
+        (path, start, stop)
+        for path, book in books.items()
+        for start, stop in gaps(book["expected_events"], book.get("ranges", []))
+    ]
