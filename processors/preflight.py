@@ -65,11 +65,12 @@ def inspect(
     """
     cached = {} if cache is None else _read_cache(cache)
     looks: dict[int, Look] = {}
-    for index, file in enumerate(found):
-        for place in () if check else file.places:
-            known = cached.get((file.tree, place)) or file.known
-            if known is not None and known.is_current(place):
-                looks[index] = Look(place, known)
+    for index, file in enumerate(() if check else found):
+        for place in file.places:
+            known = (file.known, cached.get((file.tree, place)))
+            current = next((record for record in known if record is not None and record.is_current(place)), None)
+            if current is not None:
+                looks[index] = Look(place, current)
                 break
     todo = [index for index in range(len(found)) if index not in looks]
     if todo:

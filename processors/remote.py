@@ -4,6 +4,7 @@ import fnmatch
 import glob
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -20,8 +21,8 @@ CLIENT = {
     "XRD_REQUESTTIMEOUT": "120",  # s
     "XRD_TIMEOUTRESOLUTION": "1",  # s
 }
-"""The client's own settings (120 s, 5, 1800 s, 1800 s, 15 s) wait 10 minutes for a server that is not there, and after
-that fail every try of the next half hour at once. Set only where the environment does not."""
+"""The client's own settings (120 s, 5, 1800 s, 1800 s, 15 s) wait 480 s for a server that is not there, and after that
+fail every try of the next half hour at once. Set only where the environment does not."""
 TIMEOUT = 60
 """Seconds that a server may take for one answer."""
 PAUSES = (1.0, 4.0)
@@ -42,16 +43,12 @@ def server(url: str) -> str:
     return SCHEME + url.removeprefix(SCHEME).partition("/")[0]
 
 
-def open_root(path: str, timeout: float = TIMEOUT) -> Any:
+def open_root(path: str) -> Any:
     """Open a ROOT file, local or behind xrootd.
 
     uproot's default way to xrootd goes through fsspec, which keeps the handle of a file for later: after a server has
     failed, every further try gets the broken handle ("I/O operation on closed file"), in a new `uproot.open`, too.
     uproot's own source opens anew.
-
-    Args:
-        path: path or root:// URL
-        timeout: seconds that a server may take for one answer
 
     Raises:
         ImportError: the bindings of xrootd are missing
@@ -61,11 +58,15 @@ def open_root(path: str, timeout: float = TIMEOUT) -> Any:
     if not is_remote(path):
         return uproot.open({path: None})
     prepare_client()
-    return uproot.open({path: None}, handler=XRootDSource, timeout=int(timeout))
+    return uproot.open({path: None}, handler=XRootDSource, timeout=TIMEOUT)
 
 
 def prepare_client() -> None:
-    """Give the xrootd client bounded patience; it reads the environment when it is first imported."""
+    """Give the xrootd client bounded patience; it reads the environment when it is first imported.
+
+    At exit it looks at every object of the process, which wakes a warning of torch that concerns nobody.
+    """
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"XRootD\.client\.finalize")
     for name, value in CLIENT.items():
         os.environ.setdefault(name, value)
 

@@ -313,7 +313,7 @@ def fileset(*arguments):
 
 DATASETS = {
     "dy": {"files": str(NANO / "nano_dy.root"), "cross_section": 6077.0},
-    "ttbar": {"files": str(NANO / "nano_tt_v1*.root"), "cross_section": 923.6},
+    "ttbar": {"files": str(NANO / "nano_tt_v1[2].root"), "cross_section": 923.6},
 }
 
 
@@ -326,10 +326,10 @@ def test_coffea_reads_the_fileset(config, tmp_path):
     page = json.loads(path.read_text())
     group = DataGroupSpec(page)
     assert {name: type(dataset.files) for name, dataset in group.items()} == dict.fromkeys(group, PreprocessedFiles)
-    assert (group["dy"].num_entries, group["ttbar"].num_selected_entries) == (40, 400)
+    assert (group["dy"].num_entries, group["ttbar"].num_selected_entries) == (40, 200)
     assert len(group["ttbar"].steps[str(NANO / "nano_tt_v12.root")]) > 1
     assert group["dy"].metadata["cross_section"] == 6077.0
-    assert max_chunks(group, 1)["ttbar"].num_selected_entries < 400
+    assert max_chunks(group, 1)["ttbar"].num_selected_entries < 200
 
     class Count(ProcessorABC):
         def process(self, events):
@@ -339,15 +339,13 @@ def test_coffea_reads_the_fileset(config, tmp_path):
             return accumulator
 
     counted = Runner(IterativeExecutor(status=False), schema=BaseSchema)(str(path), Count(), treename="Events")
-    assert (counted["dy"], counted["ttbar"]) == (40, 400)
+    assert (counted["dy"], counted["ttbar"]) == (40, 200)
 
 
 def test_what_the_fileset_says_of_weights(config, tmp_path):
     page = json.loads(fileset(config(datasets=DATASETS), "--output", tmp_path / "f.json").read_text())
-    weights = []
-    for name in ("nano_tt_v12", "nano_tt_v15"):
-        with uproot.open(NANO / f"{name}.root") as file:
-            weights += [float(weight) for weight in file["Events"]["genWeight"].array()]
+    with uproot.open(NANO / "nano_tt_v12.root") as file:
+        weights = [float(weight) for weight in file["Events"]["genWeight"].array()]
     dy, ttbar = page["dy"]["metadata"], page["ttbar"]["metadata"]
     assert (dy["sum_weights_from"], ttbar["sum_weights_from"]) == ("Runs", "Events")
     assert dy["sum_weights"] == dy["sum_weights_runs"] == pytest.approx(15166686735.858717)
