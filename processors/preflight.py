@@ -1,6 +1,7 @@
 """Every file is opened once, many at a time, and what cannot be read is reported all at once."""
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ from common.files import whole_file
 from common.progress import progress_bar
 from configs.schema import Run
 from processors.records import Record, WrongTreeError, finite, from_json, read_record, to_json
-from processors.remote import is_remote, patiently, server
+from processors.remote import is_remote, is_silent, patiently, server
 
 THREADS = 8
 BATCH = 25
@@ -97,13 +98,19 @@ def _in_threads(found: Sequence[Found]) -> Opened:
 def _on_cluster(run: Run) -> Callable[[Sequence[Found]], Opened]:
     def opened(found: Sequence[Found]) -> Opened:
         from distributed import as_completed
+        from distributed.scheduler import KilledWorker
 
         from processors.clusters import dask_client
 
         batches = [(start, found[start : start + BATCH]) for start in range(0, len(found), BATCH)]
         with dask_client(run) as client:
             for future in as_completed(client.map(look_at_batch, batches, pure=False)):
-                start, looks = future.result()
+                try:
+                    start, looks = future.result()
+                except KilledWorker as error:
+                    raise AdvtagError(
+                        "workers died while they opened files; out of memory? Nothing was started"
+                    ) from error
                 yield from enumerate(looks, start)
 
     return opened
@@ -137,31 +144,43 @@ def _attempt(place: str, tree: str, silent: Silent) -> Record:
         raise SilentServerError("no answer to earlier files")
     try:
         return patiently(lambda: read_record(place, tree))
-    except FileNotFoundError:
-        raise
-    except OSError:
-        silent.servers.add(server(place))
+    except OSError as error:
+        if is_silent(error):
+            silent.servers.add(server(place))
         raise
 
 
 def _reason(place: str, file: Found, error: Exception) -> str:
     """Why a file cannot be read, and what to do."""
-    text = " ".join(str(error).split())[:150]
+    text = " ".join(str(error).split())
+    if is_silent(error) or (is_remote(place) and isinstance(error, FileNotFoundError | SilentServerError)):
+        return _said(place, file, text)
+    text = text[:150]
     if isinstance(error, WrongTreeError):
         return f"{text}; so not NanoAOD (dataset {file.dataset!r}, key `tree`)"
     if isinstance(error, ImportError):
         return f"needs `pip install advtag[xrootd]` to be read ({file.dataset!r}: {error})"
     if isinstance(error, (FileNotFoundError, IsADirectoryError)):
-        said = f"; the server says: {text}" if is_remote(place) else ""
-        return f"no such file, or a folder (dataset {file.dataset!r}{said})"
+        return f"no such file, or a folder (dataset {file.dataset!r})"
     if isinstance(error, PermissionError):
         return f"may not be read by this user (dataset {file.dataset!r}); ask its owner, or drop it"
-    if isinstance(error, OSError) and is_remote(place):
-        return f"{server(place)} does not answer (dataset {file.dataset!r}; {text}); name a replica, or try later"
     return (
         f"cannot be read as a ROOT file (dataset {file.dataset!r}; {type(error).__name__}: {text}); "
         "it may be truncated: copy it again"
     )
+
+
+def _said(place: str, file: Found, text: str) -> str:
+    """Why a server does not give a file; `text` is uproot's, with what the xrootd client says in it."""
+    said = re.search(r"\[(?:ERROR|FATAL)\] (?:Server responded with an error: )?(.*?) *(?:\)|in file|$)", text)
+    reason = f"dataset {file.dataset!r}: {said[1] if said else text[:150]}"
+    if "Invalid address" in text:
+        return f"no host of that name ({reason})"
+    if "Auth failed" in text:
+        return f"{server(place)} does not know you ({reason}); get a proxy: voms-proxy-init -voms cms"
+    if "Server responded" in text:
+        return f"no such file, or the server does not give it ({reason})"
+    return f"{server(place)} does not answer ({reason}); name a replica, or try later"
 
 
 def refuse(problems: Sequence[str], files: int) -> None:

@@ -25,7 +25,7 @@ CLIENT = {
 fail every try of the next half hour at once. Set only where the environment does not."""
 TIMEOUT = 60
 """Seconds that a server may take for one answer."""
-PAUSES = (1.0, 4.0)
+PAUSES = (2.0, 5.0)
 """Seconds before the second and the third try."""
 FAILED = "failed"
 """Folder where CRAB keeps the output of failed jobs, whose events are in the good files, too."""
@@ -71,18 +71,24 @@ def prepare_client() -> None:
         os.environ.setdefault(name, value)
 
 
+def is_silent(error: BaseException) -> bool:
+    """Whether a server failed or did not answer: not one that refuses, nor a file that is damaged."""
+    said = any(word in str(error) for word in ("[FATAL]", "[ERROR]"))  # the client's words
+    return isinstance(error, OSError) and not isinstance(error, FileNotFoundError) and said
+
+
 def patiently(attempt: Callable[[], T]) -> T:
-    """Try up to three times, as long as the server fails or is silent; a file that is not there is not asked again.
+    """Try up to three times, as long as the server is silent.
 
     Raises:
-        OSError: of the last try
+        Exception: of the last try
     """
     for pause in PAUSES:
         try:
             return attempt()
-        except FileNotFoundError:
-            raise
-        except OSError:
+        except OSError as error:
+            if not is_silent(error):
+                raise
             time.sleep(pause)
     return attempt()
 

@@ -3,7 +3,9 @@
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("XRD_CONNECTIONWINDOW", "2")  # s; loopback answers at once, and servers die in the tests
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +49,19 @@ def taggers(tmp_path_factory):
     for seed, path in enumerate(paths.values()):
         make_tagger(seed=seed).save(path)
     return paths
+
+
+@pytest.fixture
+def xrootd():
+    """A running xrootd server on loopback, with no files yet."""
+    from tests.processors.xrootd_server import XrootdServer
+
+    if shutil.which("xrootd") is None:
+        pytest.skip("no xrootd server here: scripts/install_xrootd.sh")
+    server = XrootdServer()
+    server.start()
+    yield server
+    server.close()
 
 
 @pytest.fixture

@@ -82,14 +82,20 @@ def test_what_the_server_refuses_is_told_at_once(xrootd, tmp_path, capsys):
     (good,) = xrootd.add(NANO / "nano_dy.root")
     half = tmp_path / "half.root"
     half.write_bytes((NANO / "nano_tt_v12.root").read_bytes()[:300_000])
-    (cut,) = xrootd.add(half)
+    text = tmp_path / "text.root"
+    text.write_text("not ROOT")
+    cut, wrong = xrootd.add(half, text)
     start = time.perf_counter()
-    with pytest.raises(AdvtagError, match="3 problems in 4 files"):
-        open_urls(good, cut, f"{xrootd.url}/gone.root", f"root://localhost:{xrootd.port}//elsewhere/a.root")
+    with pytest.raises(AdvtagError, match="4 problems in 5 files"):
+        open_urls(wrong, good, cut, f"{xrootd.url}/gone.root", f"root://localhost:{xrootd.port}//elsewhere/a.root")
     assert time.perf_counter() - start < 10
     told = capsys.readouterr().err
+    assert "text.root: cannot be read as a ROOT file (dataset 'd'; OSError: expected Chunk" in told
     assert "half.root: cannot be read as a ROOT file (dataset 'd'; EOFError: 300000 bytes of 980772" in told
-    assert "gone.root: no such file, or a folder (dataset 'd'; the server says:" in told
+    assert "gone.root: no such file, or the server does not give it (dataset 'd': [3011] Unable to open" in told
+    assert "elsewhere/a.root: no such file, or the server does not give it (dataset 'd': [3010] Opening path" in told
+    with pytest.raises(AdvtagError, match=r"no host of that name \(dataset 'd': Invalid address\)"):
+        open_urls("root://no.such.host.invalid//a.root")
 
 
 def test_a_server_that_does_not_answer_is_named_and_asked_for_one_file_only(xrootd, capsys):
