@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 SUITE = "forky"
@@ -28,9 +28,21 @@ SUITE = "forky"
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 UNUSED = ("python", "perl", "js-", "cryptsetup", "devmapper", "pam", "systemd", "date-manip", "fonts")
 """Libraries of the dependencies that no daemon loads."""
-LOADED_BY_NAME = (
-    "ssl crypto SciTokens vomsapi munge krb5 gssapi_krb5 k5crypto krb5support com_err nss_files nss_dns resolv".split()
-)
+LOADED_BY_NAME = [
+    "ssl",
+    "crypto",
+    "SciTokens",
+    "vomsapi",
+    "munge",
+    "krb5",
+    "gssapi_krb5",
+    "k5crypto",
+    "krb5support",
+    "com_err",
+    "nss_files",
+    "nss_dns",
+    "resolv",
+]
 NOBODY = "65534"
 COMMANDS = ("submit", "q", "rm", "status", "hold", "release", "vacate_job", "history", "version")
 PATIENCE = 60
@@ -115,7 +127,7 @@ def _download(work: Path) -> list[Path]:
     wanted = [
         name
         for name in planned
-        if name == "condor" or name.startswith(("zlib1g", "gcc-", "lib")) and not name[3:].startswith(UNUSED)
+        if name == "condor" or (name.startswith(("zlib1g", "gcc-", "lib")) and not name[3:].startswith(UNUSED))
     ]
     run(*apt, "-qq", "download", *wanted, cwd=work / "debs")
     return sorted((work / "debs").glob("*.deb"))
@@ -180,7 +192,7 @@ def start(prefix: Path, local: Path, cpus: int = 4, memory: int = 8000) -> dict[
         PoolError: the daemons do not come up
     """
     prefix, local = prefix.absolute(), local.absolute()
-    for folder in "execute lock log run spool passwords.d tokens.d bin".split():
+    for folder in ["execute", "lock", "log", "run", "spool", "passwords.d", "tokens.d", "bin"]:
         (local / folder).mkdir(parents=True, exist_ok=True)
     for folder in ("passwords.d", "tokens.d"):
         (local / folder).chmod(0o700)
@@ -194,18 +206,13 @@ def start(prefix: Path, local: Path, cpus: int = 4, memory: int = 8000) -> dict[
         "CONDOR_CONFIG": str(local / "condor_config"),
         "PATH": f"{local / 'bin'}{os.pathsep}{os.environ['PATH']}",
     }
-    with (local / "log/master").open("w") as output:
-        master = subprocess.Popen(
-            [*_as_user(), prefix / "sbin/condor_master", "-f"],
-            env={**os.environ, **environment},
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-    (local / "master.pid").write_text(str(master.pid))
+    master = [*_as_user(), str(prefix / "sbin/condor_master"), "-f"]
+    output = (os.POSIX_SPAWN_OPEN, 1, str(local / "log/master"), os.O_WRONLY | os.O_CREAT, 0o644)
+    actions = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0), output, (os.POSIX_SPAWN_DUP2, 1, 2)]
+    pid = os.posix_spawnp(master[0], master, os.environ | environment, file_actions=actions, setsid=True)
+    (local / "master.pid").write_text(str(pid))
     end = time.monotonic() + PATIENCE
-    while time.monotonic() < end and master.poll() is None:
+    while time.monotonic() < end and os.waitpid(pid, os.WNOHANG) == (0, 0):
         status = subprocess.run([local / "bin/condor_status", "-af", "Name"], capture_output=True, text=True)
         if status.stdout.strip():
             return environment
@@ -218,16 +225,16 @@ def stop(local: Path) -> None:
     """Stop the pool and all its jobs."""
     pid = int((local / "master.pid").read_text())
     for how in (signal.SIGQUIT, signal.SIGKILL):
-        end = time.monotonic() + PATIENCE / 2
-        while time.monotonic() < end:
-            try:
-                os.killpg(pid, how)
-                os.waitpid(pid, os.WNOHANG)
-            except ProcessLookupError:
-                return
-            except ChildProcessError:
-                pass  # started by another process
-            time.sleep(0.2)
+        try:
+            os.kill(pid, how) if how == signal.SIGQUIT else os.killpg(pid, how)
+            end = time.monotonic() + PATIENCE / 4
+            while time.monotonic() < end:
+                with suppress(ChildProcessError):  # started by another process
+                    os.waitpid(pid, os.WNOHANG)
+                os.kill(pid, 0)
+                time.sleep(0.1)
+        except ProcessLookupError:
+            return
 
 
 def _as_user() -> list[str]:
@@ -264,7 +271,10 @@ def configuration(prefix: Path, local: Path, cpus: int, memory: int) -> str:
         "TRUST_UID_DOMAIN": "true",
         "SEC_DEFAULT_AUTHENTICATION": "REQUIRED",
         "SEC_DEFAULT_AUTHENTICATION_METHODS": "FS",
-        **{f"ALLOW_{who}": "*" for who in "READ WRITE DAEMON NEGOTIATOR ADMINISTRATOR ADVERTISE_STARTD".split()},
+        **{
+            f"ALLOW_{who}": "*"
+            for who in ["READ", "WRITE", "DAEMON", "NEGOTIATOR", "ADMINISTRATOR", "ADVERTISE_STARTD"]
+        },
     }
     slots = {
         "NUM_CPUS": cpus,
@@ -276,7 +286,10 @@ def configuration(prefix: Path, local: Path, cpus: int, memory: int) -> str:
         "RUNBENCHMARKS": 0,
     }
     intervals = {
-        **{f"{name}_INTERVAL": 2 for name in "UPDATE POLLING NEGOTIATOR SCHEDD PERIODIC_EXPR STARTER_UPDATE".split()},
+        **{
+            f"{name}_INTERVAL": 2
+            for name in ["UPDATE", "POLLING", "NEGOTIATOR", "SCHEDD", "PERIODIC_EXPR", "STARTER_UPDATE"]
+        },
         "NEGOTIATOR_MIN_INTERVAL": 1,
         "NEGOTIATOR_CYCLE_DELAY": 1,
         "SCHEDD_MIN_INTERVAL": 1,
