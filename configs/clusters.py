@@ -31,13 +31,21 @@ KNOWN_TO = {
 
 
 def _bytes(text: str) -> str:
-    if parse_bytes(text) < 1_000_000:
+    try:
+        size = parse_bytes(text)
+    except ValueError as error:
+        raise ValueError(f"expected a number and a unit, as in 2GB, not {text!r}") from error
+    if size < 1_000_000:
         raise ValueError(f"{text!r} is less than a megabyte; write a unit, as in 2GB")
     return text
 
 
 def _seconds(text: str) -> str:
-    if parse_timedelta(text) < 1:
+    try:
+        seconds = parse_timedelta(text)
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"expected a number and a unit, as in 8h, not {text!r}") from error
+    if seconds < 1:
         raise ValueError(f"{text!r} is less than a second; write a unit, as in 8h")
     return text
 

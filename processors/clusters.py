@@ -59,7 +59,7 @@ def _local(cluster: Cluster) -> Iterator[Client]:
     with dask.config.set(early), ExitStack() as stack:
         with children_without_interrupts():
             workers = LocalCluster(
-                cluster.workers,
+                n_workers=cluster.workers,
                 threads_per_worker=1,
                 memory_limit="auto" if cluster.memory is None else cluster.memory,
                 host="127.0.0.1",

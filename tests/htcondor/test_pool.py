@@ -200,6 +200,8 @@ def make_proxy(path, hours):
 def test_the_proxy_reaches_the_workers_and_no_log(profile, pool, tmp_path, monkeypatch):
     proxy = make_proxy(tmp_path / "proxy", 2)
     monkeypatch.setenv("X509_USER_PROXY", str(proxy))
+    certificate, end, _ = proxy.read_bytes().partition(b"-----END CERTIFICATE-----\n")
+    certificate += end
     monkeypatch.setenv("X509_CERT_DIR", "/somewhere/certificates")
     keys = profile | {"workers": 1, "cores": 2, "submit_options": ["-spool"]}
 
@@ -207,7 +209,9 @@ def test_the_proxy_reaches_the_workers_and_no_log(profile, pool, tmp_path, monke
         return Path(os.environ["X509_USER_PROXY"]).read_bytes(), os.environ["X509_CERT_DIR"]
 
     with dask_client(Run.model_validate({"cluster": keys})) as client:
-        assert client.submit(look).result() == (proxy.read_bytes(), "/somewhere/certificates")
+        found, certificates = client.submit(look).result()
+        assert certificate in found  # HTCondor gives the job a proxy of the proxy: the key itself stays here
+        assert certificates == "/somewhere/certificates"
         for name, value in (MALLOC | ONE_THREAD).items():  # although HTCondor sets OMP_NUM_THREADS to the cores
             assert set(client.run(os.getenv, name).values()) == {value}
         client.wait_for_workers(2, timeout=30)  # a process per core
