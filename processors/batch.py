@@ -40,7 +40,7 @@ def job_options(cluster: Cluster, name: str, environment: dict[str, str], creden
         credentials: folder of CERTIFICATE and KEY
     """
     python = cluster.python or ("python3" if cluster.image else shlex.quote(sys.executable))
-    extra = ["--no-dashboard"]
+    extra = ["--no-dashboard", "--dashboard-address", "127.0.0.1:0"]  # what is left of it, too
     if cluster.ports is not None:
         ports = ":".join(map(str, cluster.ports))
         extra += ["--worker-port", ports, "--nanny-port", ports]
