@@ -2,6 +2,7 @@
 
 import math
 import pickle
+from functools import cache
 
 import awkward as ak
 import correctionlib.schemav2 as schema
@@ -122,19 +123,10 @@ def open_events(corrections, file=PATH, start=None, stop=None):
     ).events()
 
 
-def reference(*more):
-    names = [
-        "Jet_pt",
-        "Jet_eta",
-        "Jet_phi",
-        "Jet_mass",
-        "Jet_rawFactor",
-        "Jet_area",
-        "Jet_genJetIdx",
-        "MET_pt",
-        "MET_phi",
-    ]
-    names += ["GenJet_pt", "GenJet_eta", "GenJet_phi", "Rho_fixedGridRhoFastjetAll", *more]
+@cache
+def reference():
+    names = ["Jet_pt", "Jet_eta", "Jet_phi", "Jet_mass", "Jet_rawFactor", "Jet_area", "Jet_genJetIdx", "MET_pt"]
+    names += ["MET_phi", "GenJet_pt", "GenJet_eta", "GenJet_phi", "Rho_fixedGridRhoFastjetAll"]
     with uproot.open(PATH) as file:
         return file["Events"].arrays(names).to_list()
 

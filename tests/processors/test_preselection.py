@@ -1,6 +1,7 @@
 """Golden JSON, filters and triggers of real files, against loops over events."""
 
 import json
+from functools import cache
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ FLAGS = ("Flag_goodVertices", "Flag_HBHENoiseFilter", "Flag_CSCTightHaloTrkMuUnv
 READ = ["run", "luminosityBlock", "event", "genWeight", "nJet", "Jet_*", "PV_*", "*Rho*", "HLT_*", "Flag_*", "MET_pt"]
 
 
+@cache
 def open_events(path):
     return NanoEventsFactory.from_root(
         {str(path): "Events"},
@@ -44,8 +46,12 @@ def cutflow(path, region, **keys):
 
 
 def arrays(path, *names):
-    with uproot.open(path) as file:
-        return {name: file["Events"][name].array(library="np") for name in names}
+    return {name: np.asarray(tree(path)[name].array()) for name in names}
+
+
+@cache
+def tree(path):
+    return uproot.open(path)["Events"]
 
 
 @pytest.fixture
