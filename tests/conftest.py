@@ -59,9 +59,11 @@ def xrootd():
     if shutil.which("xrootd") is None:
         pytest.skip("no xrootd server here: scripts/install_xrootd.sh")
     server = XrootdServer()
-    server.start()
-    yield server
-    server.close()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
 
 
 @pytest.fixture

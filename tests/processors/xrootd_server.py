@@ -8,6 +8,7 @@ import tempfile
 import time
 from pathlib import Path
 
+# xrootd has no setting for the interface: it listens on all, and talks to this machine alone
 CONFIG = """\
 xrd.port {port}
 xrd.network nodnr
