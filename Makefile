@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test lint clean
+.PHONY: install demo test test-htcondor xrootd lint clean
 
 install: $(STAMP)
 
@@ -22,8 +22,17 @@ demo: $(STAMP)
 	rm -rf demo-output
 	$(BIN)/advtag demo --output demo-output --workers 2
 
-test: lint
+test: lint xrootd
 	$(BIN)/python -m pytest -n 2 --dist loadscope
+
+# the server whose files the tests read through root:// URLs
+xrootd:
+	sh scripts/install_xrootd.sh
+
+# a real pool on loopback, from Debian's packages, without a change to the system
+test-htcondor: $(STAMP)
+	$(BIN)/python scripts/condor_pool.py install .condor-pool
+	$(BIN)/python -m pytest -m htcondor
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

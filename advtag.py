@@ -23,8 +23,11 @@ Config = Annotated[Path, typer.Argument(help="Analysis in YAML", metavar="CONFIG
 Overrides = Annotated[list[str] | None, typer.Argument(help="key.sub=value, on top of the file")]
 Executor = Annotated[str | None, typer.Option(help="iterative, futures or dask")]
 Scheduler = Annotated[str | None, typer.Option(help="Address of a Dask scheduler, tcp://host:port")]
-Workers = Annotated[int | None, typer.Option(min=1, help="Worker processes")]
+Cluster = Annotated[str | None, typer.Option(help="local, htcondor, lxplus, lpc, slurm, or a profile of your own")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Worker processes, or batch jobs")]
 Chunksize = Annotated[int | None, typer.Option(min=1, help="Events per chunk, at most")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with an unfinished job of this configuration")]
+AllowMissing = Annotated[bool, typer.Option("--allow-missing", help="Write the output although events are missing")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the resolved configuration and stop")]
 Progress = Annotated[bool, typer.Option(help="Show progress bars")]
 
@@ -32,16 +35,38 @@ Progress = Annotated[bool, typer.Option(help="Show progress bars")]
 def _analysis(config: Path, overrides: list[str] | None, dry_run: bool = False, **run: Any) -> Any:
     from configs.load import load_analysis
 
+    cluster = run.pop("cluster", None)
     options = [f"run.{key}={value}" for key, value in run.items() if value is not None]
-    if run.get("scheduler") is not None and run.get("executor") is None:
+    if (cluster or run.get("scheduler")) and run.get("executor") is None:
         options.append("run.executor=dask")
+    if cluster is not None:  # first, so that run.cluster.KEY=VALUE lies on top of it
+        overrides = [f"run.cluster={cluster}", "run.scheduler=null", *(overrides or ())]
+    elif run.get("scheduler") is not None:
+        options.append("run.cluster=null")
     analysis = load_analysis(config, [*(overrides or ()), *options])
     if dry_run:
         import yaml
 
         typer.echo(yaml.safe_dump(analysis.model_dump(mode="json"), sort_keys=False))
         raise typer.Exit
+    if "executor" in run:
+        _say_where(analysis)
     return analysis
+
+
+def _say_where(analysis: Any) -> None:
+    """Before a job: the cluster, and a grid proxy that will not do."""
+    from processors.proxy import proxy_problem
+
+    if analysis.run.executor == "dask" and analysis.run.cluster is not None:
+        from rich.console import Console
+
+        from processors.clusters import cluster_table
+
+        Console(stderr=True).print(cluster_table(analysis.run.cluster))
+    problem = proxy_problem(file for dataset in analysis.datasets.values() for file in dataset.files)
+    if problem is not None:
+        typer.echo(f"advtag: warning: {problem}", err=True)
 
 
 def _list_samples(wanted: bool) -> None:
@@ -95,13 +120,51 @@ def simulate(
 
 
 @app.command()
+def fileset(
+    config: Annotated[Path | None, typer.Argument(help="Analysis in YAML, whose datasets are looked into")] = None,
+    overrides: Overrides = None,
+    mc: Annotated[list[str] | None, typer.Option(help="NAME=FILES, another MC dataset; may be repeated")] = None,
+    data: Annotated[list[str] | None, typer.Option(help="NAME=FILES, another dataset of data; may be repeated")] = None,
+    cross_section: Annotated[list[str] | None, typer.Option(help="NAME=PB, of one of --mc")] = None,
+    era: Annotated[list[str] | None, typer.Option(help="NAME=ERA, of one of --mc or --data")] = None,
+    output: Annotated[Path | None, typer.Option(help="JSON; fileset.json in the output folder if not given")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Open files that are known and look unchanged, too")] = False,
+    executor: Executor = None,
+    scheduler: Scheduler = None,
+    cluster: Cluster = None,
+    workers: Workers = None,
+    chunksize: Chunksize = None,
+    progress: Progress = True,
+) -> None:
+    """Look into every file once and write a fileset of coffea, that later jobs trust: `fileset: fileset.json`.
+
+    FILES: a path, glob, folder, text list, root:// URL, name of a CMS dataset or /store/...; see docs/filesets.md.
+
+    Example: advtag fileset --mc "ttbar=root://eospublic.cern.ch//eos/mine/ttbar" --cross-section ttbar=923.6
+    """
+    from processors.write_fileset import added_datasets, make_fileset
+
+    added = added_datasets(mc or (), data or (), cross_section or (), era or ())
+    options: dict[str, Any] = {"executor": executor, "scheduler": scheduler, "cluster": cluster, "workers": workers}
+    if config is None and any(options.values()):
+        raise AdvtagError(
+            "--executor, --scheduler, --cluster and --workers need a CONFIG; without, threads open the files"
+        )
+    analysis = None if config is None else _analysis(config, overrides, chunksize=chunksize, **options)
+    typer.echo(make_fileset(analysis, added, output, chunksize=chunksize, check=check, progress=progress))
+
+
+@app.command()
 def columns(
     config: Config,
     overrides: Overrides = None,
     executor: Executor = None,
     scheduler: Scheduler = None,
+    cluster: Cluster = None,
     workers: Workers = None,
     chunksize: Chunksize = None,
+    resume: Resume = False,
+    allow_missing: AllowMissing = False,
     dry_run: DryRun = False,
     progress: Progress = True,
 ) -> None:
@@ -111,9 +174,9 @@ def columns(
     """
     from processors.jobs import make_columns
 
-    analysis = _analysis(
-        config, overrides, dry_run, executor=executor, scheduler=scheduler, workers=workers, chunksize=chunksize
-    )
+    run: dict[str, Any] = {"scheduler": scheduler, "cluster": cluster, "workers": workers, "chunksize": chunksize}
+    run |= {"resume": resume or None, "allow_missing": allow_missing or None}
+    analysis = _analysis(config, overrides, dry_run, executor=executor, **run)
     typer.echo(make_columns(analysis, progress=progress))
 
 
@@ -239,13 +302,13 @@ def detect(
 
 @app.command()
 def envelope(
-    histograms: Annotated[Path, typer.Argument(help="histograms.zip of `advtag histograms`")],
+    histograms: Annotated[Path, typer.Argument(help="Folder of `advtag histograms`, or one of its files")],
     region: Annotated[str, typer.Option(help="Control region with data")],
     output: Annotated[Path, typer.Option(help="YAML table")] = Path("uncertainties.yaml"),
 ) -> None:
     """Derive uncertainties from data/MC: how far each input may be shifted before the control region notices.
 
-    Example: advtag envelope output/histograms.zip --region emu
+    Example: advtag envelope output/histograms --region emu
     """
     from attacks.envelope import write_envelope
 
@@ -258,8 +321,11 @@ def histograms(
     overrides: Overrides = None,
     executor: Executor = None,
     scheduler: Scheduler = None,
+    cluster: Cluster = None,
     workers: Workers = None,
     chunksize: Chunksize = None,
+    resume: Resume = False,
+    allow_missing: AllowMissing = False,
     dry_run: DryRun = False,
     progress: Progress = True,
 ) -> None:
@@ -269,10 +335,25 @@ def histograms(
     """
     from processors.jobs import make_histograms
 
-    analysis = _analysis(
-        config, overrides, dry_run, executor=executor, scheduler=scheduler, workers=workers, chunksize=chunksize
-    )
+    run: dict[str, Any] = {"scheduler": scheduler, "cluster": cluster, "workers": workers, "chunksize": chunksize}
+    run |= {"resume": resume or None, "allow_missing": allow_missing or None}
+    analysis = _analysis(config, overrides, dry_run, executor=executor, **run)
     typer.echo(make_histograms(analysis, progress=progress))
+
+
+@app.command()
+def merge(
+    histograms: Annotated[list[Path], typer.Argument(help="Histogram files, or folders of them")],
+    output: Annotated[Path, typer.Option(help="Folder for the merged files, one for each dataset")],
+    allow_missing: AllowMissing = False,
+) -> None:
+    """Add up histograms that were made apart, after checking that every event is in exactly one of them.
+
+    Example: advtag merge run1/histograms run2/histograms --output output/histograms
+    """
+    from processors.merge import merge as merge_histograms
+
+    typer.echo(merge_histograms(histograms, output, allow_missing=allow_missing))
 
 
 @app.command()

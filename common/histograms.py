@@ -40,13 +40,15 @@ class Dataset:
     cross_section: float | None
     """pb; None for data."""
     sum_weights: float
-    """Sum of generator weights over all events read, before any selection (data: number of events)."""
+    """Sum of generator weights over all events generated, skimmed away or not (data: number of events)."""
     events: int
     """Events read."""
     jets: int
     """Jets selected."""
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
     """The books: for each file `expected_events`, `events`, `jets`, `sum_weights`, and `ranges` of events, [[0, N]]."""
+    cutflow: dict[str, dict[str, tuple[float, float]]] = field(default_factory=dict)
+    """region -> cut -> events and sum of weights that are left after it, in the order of the cuts"""
 
     def scale(self, luminosity: float) -> float:
         """Factor that takes this dataset's histograms to `luminosity` (1/pb): sigma L / sum(w), or 1 for data."""

@@ -11,7 +11,9 @@ from pydantic_core import ErrorDetails
 
 from common.errors import AdvtagError
 from configs.attacks import Budgeted
+from configs.clusters import choose_cluster, cluster_keys, expanded
 from configs.corrections import Correction, FromFile, JetEnergy, JetWeight
+from configs.fileset import with_fileset
 from configs.schema import Analysis
 
 
@@ -33,13 +35,31 @@ def load_analysis(path: Path, overrides: Sequence[str] = ()) -> Analysis:
         raise AdvtagError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(written, dict):
         raise AdvtagError(f"{path}: expected a mapping of keys, found {type(written).__name__}")
+    folder = path.parent.absolute()
+    configured = _cluster_of(written, folder)
     for override in overrides:
         _override(written, override)
+    if isinstance(written.get("fileset"), str):
+        written = with_fileset(written, path.parent.absolute() / written["fileset"])
     try:
         analysis = Analysis.model_validate(written)
     except ValidationError as error:
         raise AdvtagError(f"{path}: {describe(error.errors()[0], Analysis)}") from error
-    return _absolute(analysis, path.parent.absolute())
+    if analysis.run.cluster is not None:
+        analysis.run.cluster.remember(configured, cluster_keys(written["run"]))
+    return _absolute(analysis, folder)
+
+
+def _cluster_of(written: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The keys of the cluster in a configuration; a relative path of a profile becomes absolute there."""
+    run = written.get("run")
+    if not isinstance(run, dict):
+        return {}
+    keys = expanded(run.get("cluster"))
+    if str(keys.get("profile", "")).endswith((".yaml", ".yml")):
+        keys["profile"] = str(folder / Path(keys["profile"]).expanduser())
+        run["cluster"] = keys
+    return cluster_keys(run)
 
 
 def _override(written: dict[str, Any], override: str) -> None:
@@ -49,13 +69,19 @@ def _override(written: dict[str, Any], override: str) -> None:
     *parents, last = key.split(".")
     place = written
     for parent in parents:
+        if parent == "cluster" and place is written.get("run"):
+            place[parent] = expanded(place.get(parent))
         place = place.setdefault(parent, {})
         if not isinstance(place, dict):
             raise AdvtagError(f"override {override!r}: {parent!r} holds a value, not keys")
     try:
-        place[last] = yaml.safe_load(value)
+        chosen = yaml.safe_load(value)
     except (yaml.YAMLError, ValueError) as error:
         raise AdvtagError(f"override {override!r}: the value is not YAML") from error
+    if key == "run.cluster":
+        choose_cluster(place, chosen)
+    else:
+        place[last] = chosen
 
 
 def describe(error: ErrorDetails, model: type[BaseModel]) -> str:
@@ -132,7 +158,12 @@ def _absolute(analysis: Analysis, folder: Path) -> Analysis:
         for name, settings in analysis.training.items()
     }
     update: dict[str, Any] = {"output": output, "datasets": datasets, "attacks": attacks, "training": training}
+    update["fileset"] = folder / analysis.fileset if analysis.fileset else None
     update["corrections"] = {name: _found(correction, folder) for name, correction in analysis.corrections.items()}
+    if analysis.run.cluster is not None:
+        logs = output / analysis.run.cluster.logs.expanduser()
+        cluster = analysis.run.cluster.model_copy(update={"logs": logs})
+        update["run"] = analysis.run.model_copy(update={"cluster": cluster})
     if analysis.features.endswith((".yaml", ".yml")):
         update["features"] = str(folder / analysis.features)
     if analysis.histograms:

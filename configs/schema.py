@@ -1,12 +1,21 @@
 """What a configuration may say. Every key is here, with its unit and default; unknown keys are refused."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from configs.attacks import Positive, PresetAttack, Section
+from configs.clusters import ProfiledCluster, cluster_keys
 from configs.corrections import Correction
+from configs.fileset import Grid
 from configs.regions import EraName, Flag, HLTPath, PresetRegion, eras
 from configs.regions import Region as Region  # where the processors look for it
 from configs.training import TrainingRecipe
@@ -33,7 +42,8 @@ class Dataset(Section):
     files: Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)] = (
         Field(min_length=1)
     )
-    """Paths, globs or root:// URLs; relative paths are relative to the configuration file."""
+    """Paths, globs, folders, text lists (.txt), filesets (.json), root:// URLs, names of CMS datasets, /store/...;
+    relative paths are relative to the configuration file. See docs/filesets.md."""
     data: bool = False
     """Collision data: truth branches and generator weights are not read, attacks are not applied."""
     cross_section: Positive | None = None
@@ -120,6 +130,8 @@ class Histograms(Section):
     """Tagger files by name; relative paths are relative to the output folder."""
     attacks: Names = ()
     regions: dict[Name, PresetRegion] = Field(default_factory=lambda: {"inclusive": Region()})
+    transfer: Names = ()
+    """Taggers whose attacked jets the other taggers are shown, too: attack `fgsm@nominal`."""
     precision: Literal["float32", "float64"] = "float32"
     """Of the network: float64 gives bin-by-bin identical results whatever the chunking."""
 
@@ -130,9 +142,38 @@ class Run(Section):
     executor: Literal["iterative", "futures", "dask"] = "futures"
     workers: PositiveInt = 2
     scheduler: str | None = None
-    """tcp://... of a running Dask scheduler; None: a LocalCluster."""
-    chunksize: PositiveInt = 100_000
+    """tcp://... of a running Dask scheduler."""
+    cluster: ProfiledCluster = None
+    """Workers to start: the name or path of a profile, or keys on top of one; implies `executor: dask`. None, and no
+    scheduler: `workers` processes of this machine."""
+    chunksize: PositiveInt = 50_000
     """Events in a chunk, at most."""
+    retries: Annotated[int, Field(ge=0)] = 4
+    """How often a chunk is tried again after an error of a disk or a server, or at another place of the file."""
+    backoff: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 2.0
+    """Seconds before the first retry; each further one waits twice as long (2, 4, 8, 16: half a minute)."""
+    resume: bool = False
+    """Go on with an unfinished job of the same configuration."""
+    allow_missing: bool = False
+    """Write the output although events are missing; the manifest lists them."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Of the taggers: auto is a GPU where the worker has one."""
+
+    @model_serializer(mode="wrap")
+    def _workers_are_written_once(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        found: dict[str, Any] = written(self)
+        return {key: value for key, value in found.items() if key != "workers" or self.cluster is None}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _workers_have_one_place(cls, written: Any) -> Any:
+        if not isinstance(written, dict):
+            return written
+        if written.get("cluster") is not None and written.get("scheduler") is not None:
+            raise ValueError("cluster, scheduler: start workers or use those of a scheduler; drop one")
+        if keys := cluster_keys(written):
+            return {"executor": "dask", **written, "cluster": keys}
+        return {"executor": "dask", **written} if written.get("scheduler") is not None else written
 
 
 class Analysis(Section):
@@ -146,7 +187,10 @@ class Analysis(Section):
     luminosity: Positive = 1.0
     """1/pb, that MC is scaled to in plots."""
     label: Literal["Simulation", "Private work"] = "Private work"
+    fileset: Path | None = None
+    """JSON of `advtag fileset`: its datasets are added to `datasets`, their files are not opened again before a job."""
     datasets: dict[Name, Dataset] = Field(min_length=1)
+    grid: Grid = Grid()
     selection: Selection = Selection()
     columns: Columns | None = None
     attacks: dict[Name, PresetAttack] = Field(default_factory=dict)
@@ -200,6 +244,8 @@ class Analysis(Section):
         if self.histograms:
             references.append(("histograms.datasets", self.histograms.datasets, datasets))
             references.append(("histograms.attacks", self.histograms.attacks, attacks))
+            taggers = dict[str, object](self.histograms.taggers)
+            references.append(("histograms.transfer", self.histograms.transfer, taggers))
         for name, correction in self.corrections.items():
             regions = dict[str, object](self.histograms.regions if self.histograms else {})
             references.append((f"corrections.{name}.datasets", correction.datasets or (), datasets))

@@ -121,17 +121,23 @@ class Filler:
     ) -> None:
         """Add values [variables, jets], where they are there, to the blocks of a tagger and an attack."""
         offsets = self.layout.offsets
-        blocks = [
-            (fill, fill.weights[variation], self.blocks.setdefault(key, self.layout.empty()))
-            for fill in self.fills
+        keys = {
+            (place, variation): "|".join((fill.region, variation, tagger, attack))
+            for place, fill in enumerate(self.fills)
             for variation in variations
             if variation in fill.weights
-            for key in ["|".join((fill.region, variation, tagger, attack))]
-        ]
+        }
+        # variations with the same array of weights are filled once
+        distinct = {(place, id(self.fills[place].weights[name])): (place, name) for place, name in keys}
+        blocks = {of: self.layout.empty() for of in distinct.values()}
         for variable in range(len(self.layout.axes)):
             places = self.layout.places(variable, values[variable], there[variable])
-            for fill, weight, block in blocks:
-                _add(places, fill.rows, self.flavour, weight, offsets[variable], block)
+            for (place, name), block in blocks.items():
+                fill = self.fills[place]
+                _add(places, fill.rows, self.flavour, fill.weights[name], offsets[variable], block)
+        for (place, name), key in keys.items():
+            of = distinct[place, id(self.fills[place].weights[name])]
+            self.blocks[key] = blocks[of] if of == (place, name) else blocks[of].copy()
 
 
 def as_histograms(

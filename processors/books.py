@@ -5,6 +5,7 @@ A processor counts per dataset and file; coffea adds the counts of chunks up, li
     {"counts": {dataset: {file: {"events": 50000, "jets": 231000, "sum_weights": 49872.0, "ranges": [[0, 50000]]}}}}
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -81,6 +82,28 @@ def missing(files: Iterable[File], counts: Counts) -> list[dict[str, Any]]:
     return lost
 
 
+def normalisation(file: File, counted: Counted | None) -> float:
+    """Sum of weights that the processed events of a file stand for: that of all events generated for it, and of a file
+    processed in part its share.
+
+    Raises:
+        AdvtagError: the whole file was processed, and its weights add up to something else than before the job
+    """
+    if counted is None:
+        return 0.0
+    before = file.record.sum_weights_events if file.record is not None else None
+    if before is None:  # data: weight 1
+        return float(counted["sum_weights"])
+    if counted["events"] == file.events:
+        if not math.isclose(counted["sum_weights"], before, rel_tol=1e-5, abs_tol=1e-5 * max(1, file.events)):
+            raise AdvtagError(
+                f"{file.path}: genWeight adds up to {counted['sum_weights']:.8g}, and to {before:.8g} when the file "
+                "was checked; check it again with `advtag fileset --check`"
+            )
+        return file.sum_weights
+    return file.sum_weights * counted["sum_weights"] / before if before else 0.0
+
+
 def total(files: Mapping[str, Counted]) -> dict[str, float]:
     """Add up the counts of a dataset's files."""
     return {key: sum(counted[key] for counted in files.values()) for key in ("events", "jets", "sum_weights")}
@@ -93,6 +116,7 @@ def pages(name: str, files: Iterable[File], counts: Counts) -> dict[str, Any]:
     return {
         "expected_events": sum(file.events for file in of_dataset),
         **total(counted),
+        "sum_weights": sum(normalisation(file, counted.get(file.path)) for file in of_dataset),
         "files": {
             file.path: {
                 "expected_events": file.events,

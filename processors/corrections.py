@@ -75,6 +75,10 @@ class Corrections:
             return
         yield from energies[0].shifted(events)
 
+    def shifts_of(self, dataset: str) -> tuple[str, ...]:
+        """Names of the shape variations that a dataset has, without `nominal`."""
+        return tuple(name for energy in self._energy(dataset) for name in energy.shifts)
+
     def weights(
         self, events: Any, jets: Jets, region: str, selected: Selected, shift: str = NOMINAL
     ) -> dict[str, Floats]:

@@ -4,6 +4,7 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from configs.fileset import Grid
 from configs.schema import Dataset, Region, Run
@@ -20,6 +21,10 @@ TRUTH = ("genWeight", "Jet_hadronFlavour")
 SIMULATED = ("genWeight", "Generator_weight", "GenPart_pt", "GenJet_pt", "Jet_hadronFlavour", "Jet_genJetIdx")
 """Branches that only simulation has."""
 CONSTITUENTS = ("PFCands_", "JetPFCands_", "JetSVs_")
+
+Names = tuple[str, ...]
+"""Of a branch: the names that it may have."""
+Also = Mapping[str, Sequence[Names]]
 
 
 @dataclass(frozen=True)
@@ -41,8 +46,12 @@ class File:
     """All that opening the file told."""
 
 
-def required(features: FeatureSet, regions: Iterable[Region], *, data: bool) -> tuple[tuple[str, ...], ...]:
-    """Branches that a job reads; each is a tuple of the names that it may have."""
+def required(
+    features: FeatureSet, regions: Iterable[Region], *, data: bool, also: Iterable[Names] = ()
+) -> tuple[Names, ...]:
+    """Branches that a job reads; each is a tuple of the names that it may have. `also`: those of triggers, filters and
+    corrections of a dataset.
+    """
     names: dict[tuple[str, ...], None] = {}
     for name in (*IDENTITY, *KINEMATICS, *(() if data else TRUTH)):
         names[(name,)] = None
@@ -52,18 +61,18 @@ def required(features: FeatureSet, regions: Iterable[Region], *, data: bool) -> 
             names |= dict.fromkeys(made_from((feature.present.branch,)))
     for region in regions:
         names |= dict.fromkeys(branches(region))
-    return tuple(names)
+    return (*names, *(more for more in also if more not in names))
 
 
 def read_list(
-    features: FeatureSet, regions: Sequence[Region], datasets: Mapping[str, bool]
+    features: FeatureSet, regions: Sequence[Region], datasets: Mapping[str, bool], also: Also = MappingProxyType({})
 ) -> dict[str, frozenset[str]]:
     """Every name that a job may read, counters included, for each dataset (name to `is it data`): the only branches
     that NanoEvents needs to build.
     """
     reads = {}
     for dataset, data in datasets.items():
-        names = {name for names in required(features, regions, data=data) for name in names}
+        names = {name for names in required(features, regions, data=data, also=also.get(dataset, ())) for name in names}
         names |= {"Jet_mass", *(() if data else ("Jet_nBHadrons",))}
         reads[dataset] = frozenset(names | {f"n{name.partition('_')[0]}" for name in names if "_" in name})
     return reads
@@ -74,6 +83,7 @@ def open_fileset(
     features: FeatureSet | None,
     regions: Sequence[Region],
     *,
+    also: Also = MappingProxyType({}),
     grid: Grid | None = None,
     run: Run | None = None,
     cache: Path | None = None,
@@ -86,8 +96,9 @@ def open_fileset(
         datasets: by name
         features: feature card whose branches must be there; None: those of any job
         regions: selections whose branches must be there
+        also: further branches that must be there, by dataset
         grid: where files of the grid are read
-        run: with `executor: dask` the files are opened by the cluster's workers; None: by threads of this process
+        run: with `executor: dask` many files are opened by the cluster's workers; else by threads of this process
         cache: JSON of what earlier calls saw, brought up to date; None: nothing is kept
         check: open files that are known and look unchanged, too
         progress: show a progress bar
@@ -98,7 +109,7 @@ def open_fileset(
     """
     found, problems = find_files(datasets, Grid() if grid is None else grid)
     looks = inspect(found, run, cache=cache, check=check, progress=progress)
-    needed = {name: _needed(features, regions, dataset.data) for name, dataset in datasets.items()}
+    needed = {name: _needed(features, regions, dataset.data, also.get(name, ())) for name, dataset in datasets.items()}
     verdicts: dict[tuple[str, frozenset[str]], str] = {}
     files = []
     for file, look in zip(found, looks, strict=True):
@@ -118,9 +129,11 @@ def open_fileset(
     return files
 
 
-def _needed(features: FeatureSet | None, regions: Sequence[Region], data: bool) -> tuple[tuple[str, ...], ...]:
+def _needed(
+    features: FeatureSet | None, regions: Sequence[Region], data: bool, also: Iterable[Names]
+) -> tuple[Names, ...]:
     if features is not None:
-        return required(features, regions, data=data)
+        return required(features, regions, data=data, also=also)
     return tuple((name,) for name in (*IDENTITY, *KINEMATICS, *(() if data else TRUTH)))
 
 

@@ -7,6 +7,7 @@ import hist
 import numpy as np
 import torch
 from coffea import processor
+from numpy.typing import NDArray
 
 from attacks import Attack
 from common.histograms import RAW
@@ -18,11 +19,12 @@ from models.keys import jet_keys
 from models.tagger import worker_tagger
 from processors.blocks import Block, Fill, Filler, Layout, as_histograms
 from processors.columns import count
+from processors.corrections import NOMINAL, Corrections
 from processors.evaluate import TRANSFER, evaluate
 from processors.jets import FLAVOURS, Jets, read_jets
-from processors.regions import in_region
+from processors.preselection import Preselection
+from processors.regions import select
 
-NOMINAL = "nominal"
 ALL = "*"
 """In the key of a block: it holds for every tagger, like the raw inputs."""
 DISCRIMINATOR_BINS = 1000
@@ -43,6 +45,8 @@ class HistogramProcessor(processor.ProcessorABC):  # type: ignore[misc]
         taggers: tagger files by name
         attacks: by name
         precision: `float32` or `float64`, of the network
+        preselections: golden JSON, filters and triggers, by dataset
+        corrections: weights and shifts, with their variations
         transfer: taggers whose attacked jets the others are shown
         device: `cpu`, `cuda`, or `auto`: a GPU if the worker has one
     """
@@ -56,6 +60,8 @@ class HistogramProcessor(processor.ProcessorABC):  # type: ignore[misc]
         taggers: Mapping[str, bytes],
         attacks: Mapping[str, Attack],
         precision: str,
+        preselections: Mapping[str, Preselection] | None = None,
+        corrections: Corrections | None = None,
         transfer: Sequence[str] = (),
         device: str = "cpu",
     ) -> None:
@@ -66,31 +72,62 @@ class HistogramProcessor(processor.ProcessorABC):  # type: ignore[misc]
         self.taggers = taggers
         self.attacks = attacks
         self.precision = precision
+        self.preselections = preselections or {name: Preselection(data) for name, data in datasets.items()}
+        self.corrections = corrections or Corrections({}, datasets)
         self.transfer = frozenset(transfer)
         self.device = device
         self.inputs = Layout(tuple(input_axis(feature) for feature in features.inputs))
         self.scores = Layout(tuple(score_axis(name) for name in DISCRIMINATORS))
 
     def process(self, events: Any) -> dict[str, Any]:
-        """Fill a chunk; return its counts, and blocks by dataset and layout, `{"blocks": {dataset: {"inputs": ...,
-        "scores": ...}}}` (see `histograms`).
+        """Fill a chunk; return its counts, cutflows `{"cutflow": {dataset: {region: {cut: [events, weights]}}}}`, and
+        blocks by dataset and layout, `{"blocks": {dataset: {"inputs": ..., "scores": ...}}}` (see `histograms`).
+
+        The nominal jets are attacked; jets under variations of their energy are scored as they are.
         """
         torch.set_num_threads(1)  # one core per worker process; more would fight each other
         dataset = events.metadata["dataset"]
         data = self.datasets[dataset]
-        jets = read_jets(events, self.features, self.selection, data=data)
-        fills = []
-        for name, region in self.regions.items():
-            rows = np.flatnonzero(in_region(events, jets, region))
-            fills.append(Fill(name, rows, {NOMINAL: jets.weight[rows]}))
-        blocks = self._fill(jets, fills, {} if data else self.attacks)
-        return {**count(events, jets, data), "blocks": {dataset: blocks}}
+        output: dict[str, Any] = {}
+        inputs: dict[str, Block] = {}
+        scores: dict[str, Block] = {}
+        for shift, shifted in self.corrections.shifts(events, data):
+            jets = read_jets(shifted, self.features, self.selection, data=data)
+            fills, cutflow = self._select(shifted, jets, shift, dataset)
+            if shift == NOMINAL:
+                output = {**count(events, jets, data), "cutflow": {dataset: cutflow}}
+            attacks = self.attacks if shift == NOMINAL and not data else {}
+            filled = self._fill(jets, fills, attacks)
+            inputs |= filled[0]
+            scores |= filled[1]
+        return {**output, "blocks": {dataset: {"inputs": inputs, "scores": scores}}}
 
     def postprocess(self, accumulator: Any) -> Any:
         """Nothing to do."""
         return accumulator
 
-    def _fill(self, jets: Jets, fills: Sequence[Fill], attacks: Mapping[str, Attack]) -> dict[str, dict[str, Block]]:
+    def _select(
+        self, events: Any, jets: Jets, shift: str, dataset: str
+    ) -> tuple[list[Fill], dict[str, dict[str, NDArray[np.float64]]]]:
+        """The jets of each region with their weights under every variation, and the cutflows."""
+        fills, cutflows = [], {}
+        for name, region in self.regions.items():
+            selected = select(events, jets, region, self.preselections[dataset])
+            weights = self.corrections.weights(events, jets, name, selected, shift)
+            if shift == NOMINAL and not self.datasets[dataset]:  # a shift that leaves this dataset alone
+                others = set(self.corrections.variations) - set(self.corrections.shifts_of(dataset))
+                weights |= {variation: weights.get(variation, weights[NOMINAL]) for variation in others}
+            rows = np.flatnonzero(selected.kept)
+            sign = 1.0 if selected.sign is None else selected.sign[rows]
+            # variations that are the nominal one stay the same array: they are filled once
+            distinct = {id(weight): weight[rows] * sign for weight in weights.values()}
+            fills.append(Fill(name, rows, {variation: distinct[id(weight)] for variation, weight in weights.items()}))
+            cutflows[name] = {cut: np.array(left, np.float64) for cut, left in selected.cutflow.items()}
+        return fills, cutflows
+
+    def _fill(
+        self, jets: Jets, fills: Sequence[Fill], attacks: Mapping[str, Attack]
+    ) -> tuple[dict[str, Block], dict[str, Block]]:
         inputs, scores = Filler(self.inputs, jets.flavour, fills), Filler(self.scores, jets.flavour, fills)
         present, everywhere = jets.present.T, [np.ones(len(jets), np.bool_)] * len(DISCRIMINATORS)
         weights = tuple(dict.fromkeys(name for fill in fills for name in fill.weights))
@@ -103,7 +140,7 @@ class HistogramProcessor(processor.ProcessorABC):  # type: ignore[misc]
                 scores.fill(tagger, attack, list(by_name.values()), everywhere, variations)
                 if found.moved is not None:
                     inputs.fill(tagger, attack, found.moved, present, variations)
-        return {"inputs": inputs.blocks, "scores": scores.blocks}
+        return inputs.blocks, scores.blocks
 
     def _evaluated(self, jets: Jets, attacks: Mapping[str, Attack]) -> Any:
         dtype = torch.float64 if self.precision == "float64" else torch.float32
@@ -123,7 +160,7 @@ class HistogramProcessor(processor.ProcessorABC):  # type: ignore[misc]
         axes = [
             hist.axis.StrCategory(list(self.regions), name="region"),
             hist.axis.StrCategory(list(FLAVOURS), name="flavour"),
-            hist.axis.StrCategory([NOMINAL], name="variation"),
+            hist.axis.StrCategory(list(self.corrections.variations), name="variation"),
             hist.axis.StrCategory(list(self.taggers), name="tagger"),
             hist.axis.StrCategory([RAW, *self.attacks, *shown], name="attack"),
         ]

@@ -58,7 +58,8 @@ def numbers(events: Any, name: str) -> NDArray[Any]:
 def event_weights(events: Any, data: bool) -> NDArray[np.float64]:
     """Generator weight of each event, float64 [events]; 1 for data.
 
-    Their sum over `Events` normalises MC, which is right for files that nobody has skimmed.
+    What normalises MC is the sum over all generated events (`processors.fileset.File.sum_weights`), which is this one's
+    only in files that nobody has skimmed.
 
     Raises:
         AdvtagError: a weight is not a finite number

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,19 @@ from common.files import whole_folder
 from common.histograms import HISTOGRAMS, HistogramFile
 from common.histograms import Dataset as HistogramDataset
 from common.provenance import provenance
-from configs.schema import Analysis
+from configs.regions import Region
+from configs.schema import Analysis, Dataset
 from models.classes import CLASSES, DISCRIMINATORS
 from models.features import FeatureSet, load_features
 from models.tagger import load_tagger, read_tagger
 from processors.books import Counts, pages, total
 from processors.columns import SPLITS, ColumnsProcessor
-from processors.fileset import File, open_fileset, read_list
+from processors.corrections import Corrections
+from processors.fileset import Also, File, open_fileset, read_list
 from processors.histograms import HistogramProcessor
 from processors.jets import FLAVOURS
+from processors.preflight import CACHE
+from processors.preselection import preselection
 from processors.run import Output, run_processor
 from processors.store import Store, digest, only_job
 
@@ -40,7 +44,7 @@ def make_columns(analysis: Analysis, *, progress: bool = True) -> Path:
         raise AdvtagError("configuration: `advtag columns` needs the key `columns`")
     features = load_features(analysis.features)
     datasets = {name: analysis.datasets[name] for name in wanted.datasets}
-    files = open_fileset(datasets, features, ())
+    files = open_files(analysis, datasets, features, (), {}, progress=progress)
     mc = [file for file in files if not datasets[file.dataset].data]
     classes = truth_classes(mc)
     folder = analysis.output / "columns"
@@ -93,7 +97,16 @@ def make_histograms(analysis: Analysis, *, progress: bool = True) -> Path:
     datasets = {name: analysis.datasets[name] for name in wanted.datasets}
     is_data = {name: dataset.data for name, dataset in datasets.items()}
     regions = list(wanted.regions.values())
-    files = open_fileset(datasets, features, regions)
+    preselections = {name: preselection(name, dataset) for name, dataset in datasets.items()}
+    corrections = Corrections(analysis.corrections, is_data)
+    also = {
+        name: [
+            *corrections.branches(data, name),
+            *(names for region in regions for names in preselections[name].branches(region)),
+        ]
+        for name, data in is_data.items()
+    }
+    files = open_files(analysis, datasets, features, regions, also, progress=progress)
     taggers = {name: read_tagger(path) for name, path in wanted.taggers.items()}
     job = HistogramProcessor(
         features,
@@ -103,16 +116,31 @@ def make_histograms(analysis: Analysis, *, progress: bool = True) -> Path:
         taggers,
         attacks,
         wanted.precision,
+        preselections,
+        corrections,
         wanted.transfer,
         analysis.run.device,
     )
     settings = wanted.model_dump(mode="json", exclude={"datasets", "taggers"})
     attacked = {name: repr(attack) for name, attack in attacks.items()}
-    key = digest(*_common(analysis, features, is_data), settings, attacked, *taggers, *taggers.values())
+    events = {"era", "golden", "triggers", "met_filters", "veto_triggers"}
+    corrected = {
+        **analysis.model_dump(mode="json", include={"corrections"}),
+        **{name: dataset.model_dump(mode="json", include=events) for name, dataset in datasets.items()},
+    }
+    key = digest(
+        *_common(analysis, features, is_data),
+        settings,
+        attacked,
+        corrected,
+        _contents(corrected),
+        *taggers,
+        *taggers.values(),
+    )
     folder = analysis.output / HISTOGRAMS
     with only_job(analysis.output):
         store = Store(folder, key)
-        read = read_list(features, regions, is_data)
+        read = read_list(features, regions, is_data, also)
         output = run_processor(job, files, read, analysis.run, store, progress=progress)
         insist_on_jets(output["counts"], analysis)
         with whole_folder(folder) as aside:
@@ -124,6 +152,20 @@ def make_histograms(analysis: Analysis, *, progress: bool = True) -> Path:
     mc = [file for file in files if not is_data[file.dataset]]
     say_classes(mc, truth_classes(mc))
     return folder
+
+
+def open_files(
+    analysis: Analysis,
+    datasets: Mapping[str, Dataset],
+    features: FeatureSet,
+    regions: Sequence[Region],
+    also: Also,
+    *,
+    progress: bool,
+) -> list[File]:
+    """The files of the datasets, checked; those that were looked into before, and have not changed, are not opened."""
+    settings: dict[str, Any] = {"grid": analysis.grid, "run": analysis.run, "cache": analysis.output / CACHE}
+    return open_fileset(datasets, features, regions, also=also, progress=progress, **settings)
 
 
 def one_dataset(
@@ -149,6 +191,10 @@ def one_dataset(
                 int(page["events"]),
                 int(page["jets"]),
                 page["files"],
+                {
+                    region: {cut: (float(left[0]), float(left[1])) for cut, left in cuts.items()}
+                    for region, cuts in output["cutflow"].get(name, {}).items()
+                },
             )
         },
         luminosity=analysis.luminosity,
@@ -166,6 +212,17 @@ def _common(analysis: Analysis, features: FeatureSet, is_data: dict[str, bool]) 
     versions = provenance()
     code = [versions["advtag"], versions["git"]]
     return code, features.digest, analysis.selection.model_dump(mode="json"), is_data
+
+
+def _contents(settings: Any) -> list[str]:
+    """Digests of the files that settings name: corrections, certified luminosity blocks."""
+    if isinstance(settings, dict | list):
+        parts = settings.values() if isinstance(settings, dict) else settings
+        return [content for part in parts for content in _contents(part)]
+    is_file = (
+        isinstance(settings, str) and settings.endswith((".json", ".json.gz", ".txt")) and Path(settings).is_file()
+    )
+    return [digest(Path(settings).read_bytes())] if is_file else []
 
 
 def _loss(output: Output) -> dict[str, Any]:

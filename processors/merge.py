@@ -32,8 +32,10 @@ def merge(paths: Sequence[Path], output: Path, *, allow_missing: bool = False) -
         raise AdvtagError(f"{', '.join(map(str, paths))}: no histogram file there")
     of_dataset: dict[str, list[Path]] = {}
     for path in files:
-        for name in datasets_of(path):
-            of_dataset.setdefault(name, []).append(path)
+        name, *others = datasets_of(path)
+        if others:
+            raise AdvtagError(f"{path}: holds {1 + len(others)} datasets; merge takes files of one, as jobs write them")
+        of_dataset.setdefault(name, []).append(path)
     with whole_folder(output) as aside:
         for name, parts in of_dataset.items():
             merged = _one_dataset(name, parts)
@@ -52,28 +54,15 @@ def merge(paths: Sequence[Path], output: Path, *, allow_missing: bool = False) -
 
 
 def _one_dataset(name: str, paths: Sequence[Path]) -> HistogramFile:
-    total: HistogramFile | None = None
-    for path in paths:
-        file = _only(read_histograms(path), name)
-        if total is None:
-            total = file
-            continue
+    total = read_histograms(paths[0])
+    for path in paths[1:]:
+        file = read_histograms(path)
         if file.provenance.get("job") != total.provenance.get("job"):
             raise AdvtagError(f"{path}: of another job than {paths[0]} (configuration, taggers or code differ)")
         for variable, histogram in file.histograms.items():
             total.histograms[variable] += histogram
         total = replace(total, datasets={name: _added(total.datasets[name], file.datasets[name], path)})
-    if total is None:
-        raise AdvtagError(f"dataset {name!r}: no histogram file")
     return total
-
-
-def _only(file: HistogramFile, name: str) -> HistogramFile:
-    """The file without its other datasets."""
-    if len(file.datasets) == 1:
-        return file
-    histograms = {variable: histogram[{"dataset": [name]}] for variable, histogram in file.histograms.items()}
-    return replace(file, histograms=histograms, datasets={name: file.datasets[name]})
 
 
 def _added(one: Dataset, other: Dataset, path: Path) -> Dataset:
@@ -100,6 +89,14 @@ def _added(one: Dataset, other: Dataset, path: Path) -> Dataset:
         one.events + other.events,
         one.jets + other.jets,
         files,
+        {
+            region: {
+                cut: (left[0] + more[0], left[1] + more[1])
+                for cut, left in cuts.items()
+                for more in [other.cutflow[region][cut]]
+            }
+            for region, cuts in one.cutflow.items()
+        },
     )
 
 

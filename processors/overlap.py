@@ -6,11 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-import uproot
 from numpy.typing import NDArray
 
 from common.errors import AdvtagError
 from processors.fileset import IDENTITY
+from processors.remote import open_root
 
 Lumis = Mapping[str, Mapping[str, list[int]]]
 """dataset -> file -> luminosity sections, one entry for each chunk that saw it, as `lumi_codes` writes them"""
@@ -53,7 +53,7 @@ def refuse_overlap(lumis: Lumis, trees: Mapping[str, str]) -> None:
 
 def _events(path: str, tree: str, codes: NDArray[np.int64]) -> NDArray[np.int64]:
     """(code, event) of the file's events in the given sections, [events, 2]."""
-    with uproot.open({path: None}) as file:
+    with open_root(path) as file:
         run, lumi, event = (np.asarray(file[tree][name].array(library="np")) for name in IDENTITY)
     code = (run.astype(np.int64) << 32) + lumi.astype(np.int64)
     chosen = np.isin(code, codes)

@@ -16,7 +16,11 @@ from configs.schema import Run
 from processors.records import Record, WrongTreeError, finite, from_json, read_record, to_json
 from processors.remote import is_remote, is_silent, patiently, server
 
+CACHE = "preflight.json"
+"""Name of the cache in an output folder."""
 THREADS = 8
+MANY = 200
+"""Files that are worth the start of a cluster."""
 BATCH = 25
 """Files opened by one task on a cluster."""
 FORMAT = 1
@@ -59,7 +63,7 @@ def inspect(
 
     Args:
         found: files
-        run: with `executor: dask` the files are opened by the cluster's workers; None: by threads of this process
+        run: with `executor: dask` many files are opened by the cluster's workers; else by threads of this process
         cache: JSON of what earlier calls saw, brought up to date; None: nothing is kept
         check: open files that are known and look unchanged, too
         progress: show a progress bar
@@ -77,7 +81,8 @@ def inspect(
     if todo:
         with progress_bar("files", show=progress) as bar:
             task = bar.add_task("opening", total=len(todo))
-            opened = _on_cluster(run) if run is not None and run.executor == "dask" else _in_threads
+            by_cluster = run is not None and run.executor == "dask" and len(todo) >= MANY
+            opened = _on_cluster(run) if by_cluster and run is not None else _in_threads
             for position, look in opened([found[index] for index in todo]):
                 looks[todo[position]] = look
                 bar.advance(task)

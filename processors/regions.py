@@ -258,8 +258,3 @@ def _soft_muons(
     both = together(*leptons.values()) if leptons else muons[:0]
     lepton_charge = _of_events(_nth(both, 0, len(events)), both.charge, 0.0)
     return there, -lepton_charge[jets.owner] * _of_events(inside, muons.charge, 0.0)
-
-
-def in_region(events: Any, jets: Jets, region: Region) -> Mask:
-    """Bool [jets]: jets of a region that asks for no trigger and no filters, of data or simulation alike."""
-    return select(events, jets, region, Preselection(data=True)).kept

@@ -137,7 +137,7 @@ def _first(output: Output) -> str:
         return f"{entry['file']}: events {entry['start']} to {entry['stop']} were not processed"
     entry = output["failed"][0]
     where = f"{entry['file']}, events {entry['start']} to {entry['stop']}"
-    return entry["error"] if entry["file"] in entry["error"] else f"{where}: {entry['error']}"
+    return entry["error"] if entry["error"].startswith(entry["file"]) else f"{where}: {entry['error']}"
 
 
 def _say(output: Output, files: list[File]) -> None:

@@ -14,11 +14,10 @@ from coffea.processor import ProcessorABC
 from coffea.processor.executor import WorkItem
 
 from common.errors import AdvtagError
+from processors.remote import open_root
 
 HOPELESS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 """Errors of the system that waiting does not cure: no space, no right."""
-SERVER_TIMEOUT = 60
-"""Seconds that a server may take to answer."""
 
 _opened = threading.local()
 
@@ -94,9 +93,11 @@ def _open(path: str, item: WorkItem) -> Any:
     """
     if getattr(_opened, "path", None) != path:
         _forget()
-        _opened.file, _opened.path = uproot.open({path: None}, timeout=SERVER_TIMEOUT), path
+        _opened.file, _opened.path = open_root(path), path
     if _opened.file.file.uuid.bytes != item.fileuuid:
-        raise AdvtagError(f"{path}: the file has changed since it was checked; run again")
+        raise AdvtagError(
+            f"{path}: the file has changed since it was checked; check again with `advtag fileset --check`"
+        )
     return _opened.file
 
 

@@ -18,10 +18,9 @@ from configs.schema import Analysis, Dataset, Run
 from models.features import load_features
 from processors.books import chunks_left
 from processors.fileset import File, open_fileset
+from processors.preflight import CACHE
 from processors.records import to_json
 
-CACHE = "preflight.json"
-"""Name of the cache in an output folder."""
 SKIM = 1e-3
 """Relative difference of the sums of weights of `Runs` and `Events` above which a file is said to be skimmed: float32
 weights added up differ by less."""

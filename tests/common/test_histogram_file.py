@@ -136,10 +136,21 @@ def test_an_empty_folder(tmp_path) -> None:
     assert "no histogram file in this folder" in assert_refused(tmp_path)
 
 
+def alone(histogram, axis, category):
+    """The histogram with one category of an axis."""
+    axes = [hist.axis.StrCategory([category], name=axis, growth=True) if a.name == axis else a for a in histogram.axes]
+    found = hist.Hist(*axes, storage=hist.storage.Weight())
+    place = [histogram.axes[a.name].index(category) if a.name == axis else slice(None) for a in axes]
+    found.view(flow=True)[tuple(0 if a.name == axis else slice(None) for a in axes)] = histogram.view(flow=True)[
+        tuple(place)
+    ]
+    return found
+
+
 def only(file, name):
     """The file with one of its datasets, as a job writes it."""
     place = {"tt": "x", "run": "y"}[name]
-    histograms = {key: histogram[{"dataset": [place]}] for key, histogram in file.histograms.items()}
+    histograms = {key: alone(histogram, "dataset", place) for key, histogram in file.histograms.items()}
     return replace(file, histograms=histograms, datasets={name: file.datasets[name]})
 
 
@@ -161,7 +172,7 @@ def test_a_folder_of_different_jobs(file, tmp_path) -> None:
     replace(only(file, "run"), histograms=fewer, inputs=("pt",)).write(tmp_path / "b.zip")
     with pytest.raises(AdvtagError, match=r"b\.zip: other variables than .*a\.zip"):
         read_histograms(tmp_path)
-    only_one_region = {name: h[{"region": [0]}] for name, h in only(file, "run").histograms.items()}
+    only_one_region = {name: alone(h, "region", "x") for name, h in only(file, "run").histograms.items()}
     replace(only(file, "run"), histograms=only_one_region).write(tmp_path / "b.zip")
     with pytest.raises(AdvtagError, match="different axes"):
         read_histograms(tmp_path)

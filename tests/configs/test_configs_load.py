@@ -110,7 +110,7 @@ def test_defaults(folder) -> None:
     assert analysis.training["nominal"].learning_rate == 1e-3
     assert analysis.attacks["fgsm"].capped
     assert analysis.luminosity == 1
-    assert analysis.run.chunksize == 100_000
+    assert analysis.run.chunksize == 50_000
     assert load(folder, changed("columns", {"datasets": ["ttbar"]})).columns.split.train == 0.72
 
 

@@ -64,7 +64,7 @@ def test_histograms_and_trainings(analysis):
 
 def test_trainings_without_histograms(analysis):
     (analysis.output / "histograms" / "all.zip").unlink()
-    with pytest.raises(AdvtagError, match="make it with `advtag histograms"):
+    with pytest.raises(AdvtagError, match="make them with `advtag histograms"):
         draw(analysis, progress=False)
     (analysis.output / "taggers" / "t.history.jsonl").write_text(json.dumps(EPOCH))
     folder = draw(analysis, progress=False)

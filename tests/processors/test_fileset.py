@@ -69,12 +69,15 @@ def test_rows_that_are_not_on_disk_fail_the_run(tmp_path):
     """As when workers write to a disk of their own."""
     (tmp_path / "d").mkdir()
     counts = {"d": {"f.root": {"events": 5, "jets": 7, "sum_weights": 5.0}}}
+    output = {"counts": counts, "parts": ["d/part.parquet"]}
     with pytest.raises(AdvtagError, match="7 jets were selected, 0 rows are on disk"):
-        insist_on_rows(tmp_path, counts)
+        insist_on_rows(tmp_path, output)
     pq.write_table(pa.table({"x": range(7)}), tmp_path / "d" / "part.parquet")
-    insist_on_rows(tmp_path, counts)
+    pq.write_table(pa.table({"x": range(3)}), tmp_path / "d" / "left_by_a_killed_job.parquet")
+    insist_on_rows(tmp_path, output)
 
 
 def test_leptons_are_read_only_for_regions_that_look_at_them():
-    assert "Muon_pt" not in read_list(CARD, [Region(jet_pt=30)])
-    assert {"Muon_pt", "Electron_charge", "nMuon", "nElectron"} <= set(read_list(CARD, [Region(muons=1)]))
+    assert "Muon_pt" not in read_list(CARD, [Region(jet_pt=30)], {"d": False})["d"]
+    assert "Jet_hadronFlavour" not in read_list(CARD, (), {"d": True})["d"]
+    assert {"Muon_pt", "Electron_charge", "nMuon", "nElectron"} <= read_list(CARD, [Region(muons=1)], {"d": False})["d"]

@@ -287,7 +287,8 @@ def test_ten_thousand_known_files_take_seconds(tmp_path):
     assert seconds[10_000] < 30 * seconds[1000] + 0.5
 
 
-def test_workers_of_a_cluster_give_the_same(tmp_path):
+def test_workers_of_a_cluster_give_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr("processors.preflight.MANY", 2)
     entries = [NANO / "nano_dy.root", NANO / "nano_tree.root", NANO / "pfnano.root"]
     run = Run(executor="dask", workers=1)
     assert open_one(*entries, run=run, cache=tmp_path / "c.json") == open_one(*entries)

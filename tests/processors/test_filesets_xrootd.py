@@ -199,7 +199,6 @@ def test_jobs_give_the_same_from_a_server(configs):
     same_histograms(make_histograms(here, progress=False), make_histograms(there, progress=False))
 
 
-@pytest.mark.xfail(reason="until the work function opens files with remote.open_root", strict=False)
 def test_no_event_is_lost_when_the_server_dies_under_way(configs, xrootd, tmp_path):
     """Killed while chunks run, back some seconds later."""
     here, there = configs(chunksize=12)  # 21 chunks

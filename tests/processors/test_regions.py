@@ -11,7 +11,8 @@ from coffea.nanoevents import BaseSchema, NanoEventsFactory
 from configs.schema import Region, Selection
 from models.features import load_features
 from processors.jets import read_jets
-from processors.regions import in_region
+from processors.preselection import Preselection
+from processors.regions import select
 from tests.conftest import NANO
 
 EMU = Region(jet_pt=30, electrons=1, muons=1, lepton_pt=15, opposite_sign=True, min_jets=2)
@@ -76,7 +77,7 @@ def test_region_against_loops(path, name):
     events = factory.events()
     card = "nanoaod" if path.parent == NANO else "deepcsv"
     jets = read_jets(events, load_features(card), selection, data=False)
-    keep = in_region(events, jets, region)
+    keep = select(events, jets, region, Preselection(data=True)).kept
     found = list(zip(jets.owner[keep].tolist(), jets.index[keep].tolist(), strict=True))
     assert found == slow_region(path, selection, region)
     if region is EMU and path.parent != NANO:
