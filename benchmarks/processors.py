@@ -108,7 +108,7 @@ def tuned(path: Path, features: FeatureSet, tagger: Tagger) -> dict[str, hist.Hi
     """The loop with feature-major arrays and integer axes."""
     axes = [input_axis(feature) for feature in features.inputs]
     axes += [hist.axis.Regular(1000, 0, 1, name=name) for name in DISCRIMINATORS]
-    first = (bh.axis.Integer(0, 2), bh.axis.Integer(0, 4))
+    first = (bh.axis.Integer(0, 2, underflow=False), bh.axis.Integer(0, 4, underflow=False))
     histograms = {axis.name: bh.Histogram(*first, axis, storage=bh.storage.Weight()) for axis in axes}
     for values, present, flavour, weight in read(path, features):
         raw, attacked, moved = network(values, present, flavour, tagger, features)

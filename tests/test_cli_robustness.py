@@ -39,7 +39,7 @@ def sections(**more):
         "features": "nanoaod",
         "datasets": {
             "mc": {"files": sample, "cross_section": 1.0},
-            "run": {"files": str(NANO / "nano_tt_v12.root"), "data": True},
+            "run": {"files": str(NANO / "nano_dimuon.root"), "data": True},
         },
         "columns": {"datasets": ["mc"], "split": {"train": 0.45, "validation": 0.05}},
         "run": {"executor": "iterative", "workers": 1},
@@ -161,12 +161,12 @@ def test_envelope_of_real_files_and_back_into_histograms(cli, columns, write_con
     }
     config = write_config(**sections(histograms=histograms))
     assert cli("histograms", config, "--no-progress")[0] == 0
-    made = tmp_path / "out_analysis" / "histograms.zip"
+    made = tmp_path / "out_analysis" / "histograms"
     table = tmp_path / "table.yaml"
     code, told, _ = cli("envelope", made, "--region", "soft", "--output", table)
     assert (code, told.strip()) == (0, str(table))
     page = yaml.safe_load(table.read_text())
-    assert page["source"] == {"histograms": "histograms.zip", "region": "soft"}
+    assert page["source"] == {"histograms": "histograms", "region": "soft"}
     names = set(page["uncertainties"])
     assert {"pt", "eta", "mass"} <= names
     assert not names & {"nConstituents", "npvs"}  # integers
