@@ -357,6 +357,32 @@ def merge(
 
 
 @app.command()
+def shapes(
+    histograms: Annotated[Path, typer.Argument(help="Folder of `advtag histograms`, or one of its files")],
+    region: Annotated[list[str], typer.Option(help="May be repeated; a channel is a region and a variable")],
+    variable: Annotated[list[str], typer.Option(help="Input or discriminator; may be repeated")],
+    output: Annotated[Path, typer.Option(help="ROOT file; the datacard goes beside it")] = Path("shapes.root"),
+    tagger: Annotated[str | None, typer.Option(help="Needed if there are several")] = None,
+    attack: Annotated[list[str] | None, typer.Option(help="As a systematic uncertainty; may be repeated")] = None,
+    flavours: Annotated[bool, typer.Option("--flavours", help="One process for each dataset and flavour")] = False,
+    bins: Annotated[
+        int | None, typer.Option(min=1, help="Merge into this many; discriminators into 20 if not given")
+    ] = None,
+    luminosity: Annotated[
+        float | None, typer.Option(min=0, help="1/pb; the one of the configuration if not given")
+    ] = None,
+) -> None:
+    """Write histograms as templates for CMS combine: a ROOT file, and the skeleton of a datacard.
+
+    Example: advtag shapes output/histograms --region emu --variable BvsL --tagger nominal --attack fgsm
+    """
+    from processors.shapes import Wanted, write_shapes
+
+    wanted = Wanted(tagger, attack or (), flavours, bins)
+    typer.echo(write_shapes(histograms, output, region, variable, wanted, luminosity))
+
+
+@app.command()
 def plot(config: Config, overrides: Overrides = None, progress: Progress = True) -> None:
     """Draw data/MC, distorted shapes, ROC curves, and how trainings went; what there is nothing for is left out.
 
