@@ -287,9 +287,10 @@ def fill_speed(path: Path, features: FeatureSet) -> float:
     histograms = [hist.Hist(names, axis, storage=hist.storage.Weight()) for axis in axes]
 
     def theirs() -> None:
-        for histogram, column, there in zip(histograms, columns, masks, strict=True):
-            name = histogram.axes[1].name
-            histogram.fill(flavour=flavour[there], weight=weight[there], **{name: column[there]})
+        for histogram, column, there, integer in zip(histograms, columns, masks, features.integer, strict=True):
+            name, entries = histogram.axes[1].name, column[there]
+            entries = entries.astype(np.int32) if integer else entries
+            histogram.fill(flavour=flavour[there], weight=weight[there], **{name: entries})
 
     def ours() -> None:
         fills = [Fill("all", np.arange(len(weight)), {"nominal": weight})]
