@@ -18,6 +18,7 @@ from configs.corrections import Correction
 from configs.fileset import Grid
 from configs.regions import EraName, Flag, HLTPath, PresetRegion, eras
 from configs.regions import Region as Region  # where the processors look for it
+from configs.skim import with_regions
 from configs.training import TrainingRecipe
 
 PositiveInt = Annotated[int, Field(gt=0)]
@@ -134,6 +135,20 @@ class Histograms(Section):
     """Taggers whose attacked jets the other taggers are shown, too: attack `fgsm@nominal`."""
     precision: Literal["float32", "float64"] = "float32"
     """Of the network: float64 gives bin-by-bin identical results whatever the chunking."""
+    scores: bool = False
+    """Write the scores of every jet, raw and attacked, to `output/scores`, too."""
+
+
+class Skim(Section):
+    """`advtag skim`: the events that pass any of the regions, as ROOT files."""
+
+    datasets: Names = Field(min_length=1)
+    regions: dict[Name, PresetRegion] = Field(min_length=1)
+    """Or a list of names of `histograms.regions`; all of those if not given."""
+    keep: Names = ("*",)
+    """Branches by patterns (`Jet_*`); those that say which event it is, and genWeight, are always kept."""
+    drop: Names = ()
+    """Patterns that win over `keep`."""
 
 
 class Run(Section):
@@ -196,9 +211,15 @@ class Analysis(Section):
     attacks: dict[Name, PresetAttack] = Field(default_factory=dict)
     training: dict[Name, TrainingRecipe] = Field(default_factory=dict)
     histograms: Histograms | None = None
+    skim: Skim | None = None
     corrections: dict[Annotated[str, Field(pattern=r"^\w+$")], Correction] = Field(default_factory=dict)
     """Of simulation in histograms; the names are those of their variations, NAME_up and NAME_down."""
     run: Run = Run()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _skim_names_regions(cls, written: Any) -> Any:
+        return with_regions(written)
 
     @model_validator(mode="after")
     def _names_exist(self) -> "Analysis":
@@ -222,10 +243,10 @@ class Analysis(Section):
 
     @model_validator(mode="after")
     def _regions_can_be_selected(self) -> "Analysis":
-        regions = self.histograms.regions if self.histograms else {}
-        for name in self.histograms.datasets if self.histograms else ():
+        selections = [chosen for chosen in (self.histograms, self.skim) if chosen is not None]
+        for section, name in ((chosen, name) for chosen in selections for name in chosen.datasets):
             dataset = self.datasets[name]
-            for region, asked in regions.items():
+            for region, asked in section.regions.items():
                 missing = [group for group in asked.trigger if group not in dataset.trigger_groups]
                 if missing:
                     known = ", ".join(dataset.trigger_groups) or "none, name an `era`"
@@ -246,6 +267,8 @@ class Analysis(Section):
             references.append(("histograms.attacks", self.histograms.attacks, attacks))
             taggers = dict[str, object](self.histograms.taggers)
             references.append(("histograms.transfer", self.histograms.transfer, taggers))
+        if self.skim:
+            references.append(("skim.datasets", self.skim.datasets, datasets))
         for name, correction in self.corrections.items():
             regions = dict[str, object](self.histograms.regions if self.histograms else {})
             references.append((f"corrections.{name}.datasets", correction.datasets or (), datasets))

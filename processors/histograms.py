@@ -1,6 +1,7 @@
 """Histograms of inputs and discriminators, nominal and attacked, filled in one pass over the events."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import hist
@@ -24,6 +25,7 @@ from processors.evaluate import TRANSFER, evaluate
 from processors.jets import FLAVOURS, Jets, read_jets
 from processors.preselection import Preselection
 from processors.regions import select
+from processors.scores import scores_table, write_scores
 
 ALL = "*"
 """In the key of a block: it holds for every tagger, like the raw inputs."""
@@ -49,6 +51,7 @@ class HistogramProcessor(processor.ProcessorABC):  # type: ignore[misc]
         corrections: weights and shifts, with their variations
         transfer: taggers whose attacked jets the others are shown
         device: `cpu`, `cuda`, or `auto`: a GPU if the worker has one
+        parts: folder for the scores of every jet, `parts/DATASET/UUID-START.parquet`; None: they are not written
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class HistogramProcessor(processor.ProcessorABC):  # type: ignore[misc]
         corrections: Corrections | None = None,
         transfer: Sequence[str] = (),
         device: str = "cpu",
+        parts: Path | None = None,
     ) -> None:
         self.features = features
         self.selection = selection
@@ -76,12 +80,14 @@ class HistogramProcessor(processor.ProcessorABC):  # type: ignore[misc]
         self.corrections = corrections or Corrections({}, datasets)
         self.transfer = frozenset(transfer)
         self.device = device
+        self.parts = parts
         self.inputs = Layout(tuple(input_axis(feature) for feature in features.inputs))
         self.scores = Layout(tuple(score_axis(name) for name in DISCRIMINATORS))
 
     def process(self, events: Any) -> dict[str, Any]:
         """Fill a chunk; return its counts, cutflows `{"cutflow": {dataset: {region: {cut: [events, weights]}}}}`, and
-        blocks by dataset and layout, `{"blocks": {dataset: {"inputs": ..., "scores": ...}}}` (see `histograms`).
+        blocks by dataset and layout, `{"blocks": {dataset: {"inputs": ..., "scores": ...}}}` (see `histograms`); with
+        `parts` also `{"parts": [name of the file]}`.
 
         The nominal jets are attacked; jets under variations of their energy are scored as they are.
         """
@@ -97,9 +103,13 @@ class HistogramProcessor(processor.ProcessorABC):  # type: ignore[misc]
             if shift == NOMINAL:
                 output = {**count(events, jets, data), "cutflow": {dataset: cutflow}}
             attacks = self.attacks if shift == NOMINAL and not data else {}
-            filled = self._fill(jets, fills, attacks)
+            kept: dict[tuple[str, str], Any] | None = {} if self.parts is not None and shift == NOMINAL else None
+            filled = self._fill(jets, fills, attacks, kept)
             inputs |= filled[0]
             scores |= filled[1]
+            if self.parts is not None and kept is not None:
+                table = scores_table(jets, fills, NOMINAL, kept)
+                output["parts"] = write_scores(self.parts, events.metadata, table)
         return {**output, "blocks": {dataset: {"inputs": inputs, "scores": scores}}}
 
     def postprocess(self, accumulator: Any) -> Any:
@@ -126,8 +136,13 @@ class HistogramProcessor(processor.ProcessorABC):  # type: ignore[misc]
         return fills, cutflows
 
     def _fill(
-        self, jets: Jets, fills: Sequence[Fill], attacks: Mapping[str, Attack]
+        self,
+        jets: Jets,
+        fills: Sequence[Fill],
+        attacks: Mapping[str, Attack],
+        kept: dict[tuple[str, str], Any] | None,
     ) -> tuple[dict[str, Block], dict[str, Block]]:
+        """Blocks of inputs and of scores; the scores themselves are added to `kept` by (tagger, attack)."""
         inputs, scores = Filler(self.inputs, jets.flavour, fills), Filler(self.scores, jets.flavour, fills)
         present, everywhere = jets.present.T, [np.ones(len(jets), np.bool_)] * len(DISCRIMINATORS)
         weights = tuple(dict.fromkeys(name for fill in fills for name in fill.weights))
@@ -138,6 +153,8 @@ class HistogramProcessor(processor.ProcessorABC):  # type: ignore[misc]
             for tagger, by_name in found.scores.items():
                 attack = found.attack if tagger == found.tagger else f"{found.attack}{TRANSFER}{found.tagger}"
                 scores.fill(tagger, attack, list(by_name.values()), everywhere, variations)
+                if kept is not None:
+                    kept[tagger, attack] = {score: values.astype(np.float32) for score, values in by_name.items()}
                 if found.moved is not None:
                     inputs.fill(tagger, attack, found.moved, present, variations)
         return inputs.blocks, scores.blocks

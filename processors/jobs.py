@@ -1,14 +1,10 @@
 """The two jobs of a processor: columns, histograms. A configuration in, a checked output on disk."""
 
 import json
-import os
-import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-import pyarrow.parquet as pq
 
 from attacks.build import build_attacks
 from common.errors import AdvtagError
@@ -16,20 +12,28 @@ from common.files import whole_folder
 from common.histograms import HISTOGRAMS, HistogramFile
 from common.histograms import Dataset as HistogramDataset
 from common.provenance import provenance
-from configs.regions import Region
-from configs.schema import Analysis, Dataset
+from configs.schema import Analysis
 from models.classes import CLASSES, DISCRIMINATORS
-from models.features import FeatureSet, load_features
+from models.features import load_features
 from models.tagger import load_tagger, read_tagger
 from processors.books import Counts, pages, total
 from processors.columns import SPLITS, ColumnsProcessor
 from processors.corrections import Corrections
-from processors.fileset import Also, File, open_fileset, read_list
+from processors.fileset import File, read_list
 from processors.histograms import HistogramProcessor
 from processors.jets import FLAVOURS
-from processors.preflight import CACHE
 from processors.preselection import preselection
 from processors.run import Output, run_processor
+from processors.scores import SCORES
+from processors.shared import (
+    branches_of_selection,
+    insist_on_rows,
+    link_parts,
+    loss,
+    open_files,
+    settings_of_selection,
+    shared_settings,
+)
 from processors.store import Store, digest, only_job
 
 
@@ -49,7 +53,7 @@ def make_columns(analysis: Analysis, *, progress: bool = True) -> Path:
     classes = truth_classes(mc)
     folder = analysis.output / "columns"
     is_data = {name: dataset.data for name, dataset in datasets.items()}
-    key = digest(*_common(analysis, features, is_data), wanted.split.model_dump(mode="json"))
+    key = digest(*shared_settings(analysis, features, is_data), wanted.split.model_dump(mode="json"))
     with only_job(analysis.output):
         store = Store(folder, key)
         parts = store.parts(datasets, resume=analysis.run.resume)
@@ -60,10 +64,7 @@ def make_columns(analysis: Analysis, *, progress: bool = True) -> Path:
         insist_on_jets(counts, analysis)
         insist_on_rows(parts, output)
         with whole_folder(folder) as aside:
-            for name in datasets:
-                (aside / name).mkdir()
-            for name in output["parts"]:
-                _link(parts / name, aside / name)
+            link_parts(parts, aside, datasets, output)
             manifest = {
                 "config": json.loads(analysis.model_dump_json()),
                 "provenance": provenance(),
@@ -72,7 +73,7 @@ def make_columns(analysis: Analysis, *, progress: bool = True) -> Path:
                 "flavour_codes": FLAVOURS,
                 "splits": SPLITS,
                 "datasets": {name: pages(name, files, counts) for name in datasets},
-                **_loss(output),
+                **loss(output),
             }
             (aside / "manifest.json").write_text(json.dumps(manifest, indent=1, allow_nan=False), encoding="utf-8")
         if not output["missing"]:
@@ -99,13 +100,7 @@ def make_histograms(analysis: Analysis, *, progress: bool = True) -> Path:
     regions = list(wanted.regions.values())
     preselections = {name: preselection(name, dataset) for name, dataset in datasets.items()}
     corrections = Corrections(analysis.corrections, is_data)
-    also = {
-        name: [
-            *corrections.branches(data, name),
-            *(names for region in regions for names in preselections[name].branches(region)),
-        ]
-        for name, data in is_data.items()
-    }
+    also = branches_of_selection(regions, preselections, corrections)
     files = open_files(analysis, datasets, features, regions, also, progress=progress)
     taggers = {name: read_tagger(path) for name, path in wanted.taggers.items()}
     job = HistogramProcessor(
@@ -121,25 +116,19 @@ def make_histograms(analysis: Analysis, *, progress: bool = True) -> Path:
         wanted.transfer,
         analysis.run.device,
     )
-    settings = wanted.model_dump(mode="json", exclude={"datasets", "taggers"})
-    attacked = {name: repr(attack) for name, attack in attacks.items()}
-    events = {"era", "golden", "triggers", "met_filters", "veto_triggers"}
-    corrected = {
-        **analysis.model_dump(mode="json", include={"corrections"}),
-        **{name: dataset.model_dump(mode="json", include=events) for name, dataset in datasets.items()},
-    }
     key = digest(
-        *_common(analysis, features, is_data),
-        settings,
-        attacked,
-        corrected,
-        _contents(corrected),
+        *shared_settings(analysis, features, is_data),
+        wanted.model_dump(mode="json", exclude={"datasets", "taggers"}),
+        {name: repr(attack) for name, attack in attacks.items()},
+        *settings_of_selection(analysis, datasets),
         *taggers,
         *taggers.values(),
     )
     folder = analysis.output / HISTOGRAMS
     with only_job(analysis.output):
         store = Store(folder, key)
+        if wanted.scores:
+            job.parts = store.parts(datasets, resume=analysis.run.resume)
         read = read_list(features, regions, is_data, also)
         output = run_processor(job, files, read, analysis.run, store, progress=progress)
         insist_on_jets(output["counts"], analysis)
@@ -147,6 +136,8 @@ def make_histograms(analysis: Analysis, *, progress: bool = True) -> Path:
             for name in datasets:  # one at a time: full histograms are large
                 blocks = output["blocks"].get(name, {})
                 one_dataset(analysis, job, name, files, output, key, blocks).write(aside / f"{name}.zip")
+            if job.parts is not None:
+                put_scores(analysis, job.parts, files, output, key)
         if not output["missing"]:
             store.forget()
     mc = [file for file in files if not is_data[file.dataset]]
@@ -154,18 +145,29 @@ def make_histograms(analysis: Analysis, *, progress: bool = True) -> Path:
     return folder
 
 
-def open_files(
-    analysis: Analysis,
-    datasets: Mapping[str, Dataset],
-    features: FeatureSet,
-    regions: Sequence[Region],
-    also: Also,
-    *,
-    progress: bool,
-) -> list[File]:
-    """The files of the datasets, checked; those that were looked into before, and have not changed, are not opened."""
-    settings: dict[str, Any] = {"grid": analysis.grid, "run": analysis.run, "cache": analysis.output / CACHE}
-    return open_fileset(datasets, features, regions, also=also, progress=progress, **settings)
+def put_scores(analysis: Analysis, parts: Path, files: list[File], output: Output, key: str) -> None:
+    """Put the scores that the workers wrote into `output/scores`, with a manifest.
+
+    Raises:
+        AdvtagError: rows are missing, or the folder cannot be written
+    """
+    wanted = analysis.histograms
+    assert wanted is not None  # noqa: S101 - for the type checker
+    insist_on_rows(parts, output)
+    with whole_folder(analysis.output / SCORES) as aside:
+        link_parts(parts, aside, wanted.datasets, output)
+        manifest = {
+            "config": json.loads(analysis.model_dump_json()),
+            "provenance": provenance(),
+            "job": key,
+            "flavour_codes": FLAVOURS,
+            "datasets": {
+                name: {"cross_section": analysis.datasets[name].cross_section, **pages(name, files, output["counts"])}
+                for name in wanted.datasets
+            },
+            **loss(output),
+        }
+        (aside / "manifest.json").write_text(json.dumps(manifest, indent=1, allow_nan=False), encoding="utf-8")
 
 
 def one_dataset(
@@ -202,40 +204,9 @@ def one_dataset(
             "config": json.loads(analysis.model_dump_json()),
             "versions": provenance(),
             "job": key,
-            **_loss(output),
+            **loss(output),
         },
     )
-
-
-def _common(analysis: Analysis, features: FeatureSet, is_data: dict[str, bool]) -> tuple[object, ...]:
-    """What every job's numbers depend on; neither the files nor how it runs are among it."""
-    versions = provenance()
-    code = [versions["advtag"], versions["git"]]
-    return code, features.digest, analysis.selection.model_dump(mode="json"), is_data
-
-
-def _contents(settings: Any) -> list[str]:
-    """Digests of the files that settings name: corrections, certified luminosity blocks."""
-    if isinstance(settings, dict | list):
-        parts = settings.values() if isinstance(settings, dict) else settings
-        return [content for part in parts for content in _contents(part)]
-    is_file = (
-        isinstance(settings, str) and settings.endswith((".json", ".json.gz", ".txt")) and Path(settings).is_file()
-    )
-    return [digest(Path(settings).read_bytes())] if is_file else []
-
-
-def _loss(output: Output) -> dict[str, Any]:
-    """For a manifest: how it ran, and what is missing."""
-    return {key: output[key] for key in ("seconds", "bytes", "missing", "failed")}
-
-
-def _link(source: Path, target: Path) -> None:
-    """The same file at two places, where the disk can; a copy elsewhere."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
 
 
 def truth_classes(files: list[File]) -> tuple[str, ...]:
@@ -252,23 +223,6 @@ def say_classes(files: list[File], classes: tuple[str, ...]) -> None:
             f"classes {', '.join(classes)}",
             file=sys.stderr,
         )
-
-
-def insist_on_rows(folder: Path, output: Output) -> None:
-    """Insist that the rows on disk are the jets counted: workers write, and may see another disk than this process.
-
-    Raises:
-        AdvtagError: they differ
-    """
-    for name, files in output["counts"].items():
-        parts = [folder / part for part in output["parts"] if part.startswith(f"{name}/")]
-        rows = sum(pq.read_metadata(path).num_rows for path in parts if path.exists())
-        jets = total(files)["jets"]
-        if rows != jets:
-            raise AdvtagError(
-                f"dataset {name!r}: {jets:.0f} jets were selected, {rows} rows are on disk. "
-                "The workers must write to the same disk: choose an `output` that they share"
-            )
 
 
 def insist_on_jets(counts: Counts, analysis: Analysis) -> None:
