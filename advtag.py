@@ -342,6 +342,32 @@ def histograms(
 
 
 @app.command()
+def skim(
+    config: Config,
+    overrides: Overrides = None,
+    executor: Executor = None,
+    scheduler: Scheduler = None,
+    cluster: Cluster = None,
+    workers: Workers = None,
+    chunksize: Chunksize = None,
+    resume: Resume = False,
+    allow_missing: AllowMissing = False,
+    dry_run: DryRun = False,
+    progress: Progress = True,
+) -> None:
+    """Write the events that pass any of some regions, with chosen branches, to ROOT files that normalise as before.
+
+    Example: advtag skim demo.yaml "skim={datasets: [ttbar], regions: [emu], keep: ['Jet_*', 'Muon_*']}"
+    """
+    from processors.skim import make_skim
+
+    run: dict[str, Any] = {"scheduler": scheduler, "cluster": cluster, "workers": workers, "chunksize": chunksize}
+    run |= {"resume": resume or None, "allow_missing": allow_missing or None}
+    analysis = _analysis(config, overrides, dry_run, executor=executor, **run)
+    typer.echo(make_skim(analysis, progress=progress))
+
+
+@app.command()
 def merge(
     histograms: Annotated[list[Path], typer.Argument(help="Histogram files, or folders of them")],
     output: Annotated[Path, typer.Option(help="Folder for the merged files, one for each dataset")],

@@ -40,6 +40,8 @@ class Selected:
 
     kept: Mask
     """[jets]: jets of the region, in events that pass."""
+    passed: Mask
+    """[events]: events that pass all cuts."""
     sign: NDArray[np.float64] | None
     """[jets]: +1 for opposite charges of lepton and soft muon, -1 for the same, 0 for jets not kept; None: no signs."""
     leptons: dict[Collection, Leptons]
@@ -110,7 +112,7 @@ def select(events: Any, jets: Jets, region: Region, preselection: Preselection) 
         flow.cut("soft muon", np.bincount(jets.owner[kept], minlength=len(events)) > 0)
         sign = charge if region.os_minus_ss else None
     kept &= flow.passed[jets.owner]
-    return Selected(kept, None if sign is None else np.where(kept, sign, 0.0), leptons, flow.counted)
+    return Selected(kept, flow.passed, None if sign is None else np.where(kept, sign, 0.0), leptons, flow.counted)
 
 
 def _wanted(region: Region) -> tuple[tuple[Collection, int | None], ...]:

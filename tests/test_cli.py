@@ -26,6 +26,8 @@ VERBS = (
     "columns",
     "train",
     "scan",
+    "shapes",
+    "skim",
     "export",
     "evaluate",
     "detect",

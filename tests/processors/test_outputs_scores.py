@@ -45,7 +45,7 @@ def config(simulated, tmp_path_factory):
             "regions": {"all": {}, "hard": {"jet_pt": 50}, "charm": CHARM},
             "scores": True,
         },
-        "run": {"executor": "iterative", "chunksize": 60},
+        "run": {"executor": "iterative", "chunksize": 60, "backoff": 0.01},
     }
     (base / "scores.yaml").write_text(yaml.safe_dump(sections))
     return base / "scores.yaml"
