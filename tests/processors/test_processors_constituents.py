@@ -128,7 +128,7 @@ def read(path) -> list[dict]:
 
 def events_of(path):
     """With the branches of both cards alone: NanoEvents takes seconds for all of them."""
-    branches = sorted({name for card in CARDS for name in read_list(load_features(card), ())})
+    branches = sorted({name for card in CARDS for name in read_list(load_features(card), (), {"d": False})["d"]})
     return NanoEventsFactory.from_root(
         {str(path): "Events"},
         schemaclass=BaseSchema,
@@ -290,8 +290,8 @@ def test_unknown_quantity_is_named() -> None:
 def test_other_cards_read_nothing_more() -> None:
     assert made_from(("Jet_pt",)) == (("Jet_pt",),)
     assert made_from(("SV_eta", "Old_name")) == (("SV_eta", "Old_name"),)
-    assert not {"PFCands_pt", "JetSVs_mass"}.intersection(read_list(load_features("deepcsv"), ()))
-    needed = read_list(load_features("particles"), ())
+    assert not {"PFCands_pt", "JetSVs_mass"}.intersection(read_list(load_features("deepcsv"), (), {"d": False})["d"])
+    needed = read_list(load_features("particles"), (), {"d": False})["d"]
     assert {"nPFCands", "PFCands_d0Err", "nJetPFCands", "nSV", "SV_phi"} <= set(needed)
     assert "Particle_pt_0" not in needed
     assert constituents(None, ["Jet_pt", "Jet_eta"], np.arange(3)) == {}
