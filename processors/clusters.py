@@ -73,6 +73,7 @@ def _local(cluster: Cluster) -> Iterator[Client]:
 
 @contextmanager
 def _foreign(address: str) -> Iterator[Client]:
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # a failure is told once, by its error
     try:
         client = Client(address, timeout="20s")
     except (OSError, TimeoutError, ValueError) as error:

@@ -1,26 +1,28 @@
 """Where chunks run: in this process, in worker processes, or on a Dask cluster. A killed worker costs no chunk."""
 
-import multiprocessing
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import islice
+from multiprocessing.connection import wait
+from pathlib import Path
 from typing import Any
 
 from coffea.processor.accumulator import accumulate
 from coffea.processor.executor import WorkItem
 
 from common.errors import AdvtagError
-from common.interrupts import children_without_interrupts
 from configs.schema import Run
+from processors.monitor import watched
+from processors.pool import worker_processes
 from processors.work import failure
 
 IN_FLIGHT = 4
 """Chunks submitted per worker: enough to keep it busy, few enough that finished outputs do not pile up."""
 MERGED = 8
 """Outputs of chunks that Dask workers add up before one comes here: they may be large, and this process is alone."""
+SUSPECTS = 10
+"""Chunks whose Dask workers died, at which no further ones are begun before it is known which of them did it."""
 
 Work = Callable[[WorkItem], Any]
 Results = Callable[[Iterable[WorkItem], Work], Iterator[Any]]
@@ -28,8 +30,14 @@ Results = Callable[[Iterable[WorkItem], Work], Iterator[Any]]
 
 
 @contextmanager
-def executor(run: Run) -> Iterator[Results]:
-    """The configured executor; workers that were started here are stopped again."""
+def executor(run: Run, *, report: Path | None = None, progress: bool = False) -> Iterator[Results]:
+    """The configured executor; workers that were started here are stopped again.
+
+    Args:
+        run: which
+        report: where Dask's performance report goes, if it is Dask
+        progress: say where Dask's dashboard is
+    """
     if run.executor == "iterative":
         yield lambda items, work: map(work, items)
     elif run.executor == "futures":
@@ -37,7 +45,7 @@ def executor(run: Run) -> Iterator[Results]:
     else:
         from processors.clusters import dask_client
 
-        with dask_client(run) as client:
+        with dask_client(run) as client, watched(client, report, progress=progress):
             yield lambda items, work: on_dask(client, items, work)
 
 
@@ -51,40 +59,40 @@ def killed(item: WorkItem) -> dict[str, Any]:
 def in_processes(items: Iterable[WorkItem], work: Work, workers: int) -> Iterator[Any]:
     """Yield the outputs of chunks from worker processes.
 
-    When a process dies, Python gives up the whole pool: the chunks that were under way run again in a new one, one at
-    a time, so that the one that kills its worker is known.
+    When a process dies, the others finish what they have, and its chunk runs again, alone on this machine.
     """
     left = iter(items)
-    while suspects := (yield from _until_killed(left, work, workers, IN_FLIGHT * workers)):
+    while suspects := (yield from _until_killed(left, work, workers)):
         alone = iter(suspects)
-        while killers := (yield from _until_killed(alone, work, 1, 1)):
+        while killers := (yield from _until_killed(alone, work, 1)):
             yield {"failed": [killed(item) for item in killers]}
 
 
-def _until_killed(
-    items: Iterator[WorkItem], work: Work, workers: int, limit: int
-) -> Generator[Any, None, list[WorkItem]]:
-    """Yield outputs from one pool until the items are done; return those under way if a process of it died."""
-    # spawn: a fork of a process that has used torch's threads can hang
-    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
-    pending: dict[Future[Any], WorkItem] = {}
-    try:
+def _until_killed(items: Iterator[WorkItem], work: Work, workers: int) -> Generator[Any, None, list[WorkItem]]:
+    """Yield outputs until the items are done; if a process dies, return its chunk, and leave the items not begun."""
+    dead: list[WorkItem] = []
+    first = list(islice(items, workers))  # no more processes than chunks
+    with worker_processes(len(first), work) as pool:
+        for worker, item in zip(pool, first, strict=True):
+            worker.give(item)
         while True:
-            with children_without_interrupts():
-                for item in islice(items, limit - len(pending)):
-                    pending[pool.submit(work, item)] = item
-            if not pending:
-                return []
-            done, _ = wait(pending, return_when=FIRST_COMPLETED)
-            for future in done:
-                if isinstance(future.exception(), BrokenProcessPool):
-                    return list(pending.values())
-                item = pending.pop(future)
-                yield _output(future, item)
-    except BrokenProcessPool:  # it broke before the last ones could be submitted
-        return list(pending.values())
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+            idle = [worker for worker in pool if worker.chunk is None]
+            for worker, item in zip(idle, () if dead else islice(items, len(idle)), strict=False):
+                worker.give(item)
+            busy = [worker for worker in pool if worker.chunk is not None]
+            if not busy:
+                return dead
+            ready = wait([worker.pipe for worker in busy])
+            for worker in busy:
+                if worker.pipe not in ready:
+                    continue
+                try:
+                    output = worker.take()
+                except (EOFError, OSError):
+                    dead.append(worker.chunk)
+                    pool.remove(worker)
+                else:
+                    yield output
 
 
 def on_dask(client: Any, items: Iterable[WorkItem], work: Work) -> Iterator[Any]:
@@ -98,23 +106,22 @@ def on_dask(client: Any, items: Iterable[WorkItem], work: Work) -> Iterator[Any]
     """
     from distributed import CancelledError
     from distributed.comm import CommClosedError
-    from distributed.scheduler import KilledWorker
 
     # the work holds the taggers: sent once, and not by `scatter`, which an adaptive cluster loses (coffea#465)
     held = client.submit(_itself, work, pure=False)
+    left = iter(items)
     try:
-        suspects = yield from _added_up(client, held, iter(items))
-        for item in suspects:
-            try:
-                yield client.submit(_call, held, item, pure=False).result()
-            except KilledWorker:
-                yield {"failed": [killed(item)]}
+        while suspects := (yield from _added_up(client, held, left)):
+            for item in suspects:
+                yield _output(client.submit(_call, item, held, pure=False), item)
     except (CancelledError, CommClosedError) as error:
         raise AdvtagError("the Dask scheduler is gone") from error
 
 
 def _added_up(client: Any, held: Any, items: Iterator[WorkItem]) -> Generator[Any, None, list[WorkItem]]:
-    """Yield outputs, each of up to MERGED chunks; return the chunks whose workers died too often."""
+    """Yield outputs, each of up to MERGED chunks, until the items are done or there are SUSPECTS; return those: chunks
+    that must run again, because their workers died too often, or their outputs cannot be added up there.
+    """
     from distributed import as_completed
 
     queue, limit, counted = as_completed(), IN_FLIGHT, -5.0
@@ -126,9 +133,11 @@ def _added_up(client: Any, held: Any, items: Iterator[WorkItem]) -> Generator[An
         while True:
             if time.monotonic() > counted + 5:  # a batch system starts its first worker long before the last
                 limit, counted = IN_FLIGHT * max(1, sum(client.ncores().values())), time.monotonic()
-            for item in islice(items, max(0, limit - len(chunks))):
-                chunks[client.submit(_call, held, item, pure=False)] = item
-                queue.add(next(reversed(chunks)))
+            wanted = limit - len(chunks) if len(suspects) < SUSPECTS else 0
+            if wanted >= limit // 2 and (more := list(islice(items, wanted))):
+                futures = client.map(_call, more, work=held, pure=False)  # one graph for many costs the scheduler less
+                chunks.update(zip(futures, more, strict=True))
+                queue.update(futures)
             if len(ready) >= MERGED or (ready and not chunks):
                 future = client.submit(_sum, list(ready), pure=False)
                 sums[future], ready = list(ready.values()), {}
@@ -138,8 +147,10 @@ def _added_up(client: Any, held: Any, items: Iterator[WorkItem]) -> Generator[An
             future = next(queue)
             if future.status == "finished" and future in chunks:
                 ready[future] = chunks.pop(future)
-            elif future.status == "error" and type(future.exception()).__name__ == "KilledWorker":
-                suspects += sums.pop(future) if future in sums else [chunks.pop(future)]
+            elif future.status == "error" and future in sums:
+                suspects += sums.pop(future)
+            elif future.status == "error" and _was_killed(future.exception()):
+                suspects.append(chunks.pop(future))
             elif future in chunks:
                 yield _output(future, chunks.pop(future))
             else:
@@ -150,16 +161,26 @@ def _added_up(client: Any, held: Any, items: Iterator[WorkItem]) -> Generator[An
 
 
 def _output(future: Any, item: WorkItem) -> Any:
-    """What came of a chunk: the work returns its failures, but its output may be impossible to send."""
+    """What came of a chunk: the work returns its failures, but its output may be impossible to send.
+
+    Raises:
+        CancelledError: the scheduler is gone
+    """
     error = future.exception()
-    return future.result() if error is None else {"failed": [failure(item, error, 1)]}
+    if error is None:
+        return future.result()
+    return {"failed": [killed(item) if _was_killed(error) else failure(item, error, 1)]}
+
+
+def _was_killed(error: BaseException) -> bool:
+    return type(error).__name__ == "KilledWorker"
 
 
 def _itself(work: Work) -> Work:
     return work
 
 
-def _call(work: Work, item: WorkItem) -> Any:
+def _call(item: WorkItem, work: Work) -> Any:
     return work(item)
 
 

@@ -39,16 +39,16 @@ def merge(paths: Sequence[Path], output: Path, *, allow_missing: bool = False) -
     with whole_folder(output) as aside:
         for name, parts in of_dataset.items():
             merged = _one_dataset(name, parts)
-            if lost := missing_of(merged.datasets[name].files):
-                if not allow_missing:
-                    raise AdvtagError(
-                        f"dataset {name!r}: {sum(stop - start for _, start, stop in lost)} events are in none of the "
-                        f"files, the first are {lost[0][1]} to {lost[0][2]} of {lost[0][0]}; find their histograms, or "
-                        "say --allow-missing"
-                    )
-                merged.provenance["missing"] = [
-                    {"dataset": name, "file": path, "start": start, "stop": stop} for path, start, stop in lost
-                ]
+            lost = missing_of(merged.datasets[name].files)
+            if lost and not allow_missing:
+                raise AdvtagError(
+                    f"dataset {name!r}: {sum(stop - start for _, start, stop in lost)} events are in none of the "
+                    f"files, the first are {lost[0][1]} to {lost[0][2]} of {lost[0][0]}; find their histograms, or "
+                    "say --allow-missing"
+                )
+            merged.provenance["missing"] = [  # what one part lacks may be in another
+                {"dataset": name, "file": path, "start": start, "stop": stop} for path, start, stop in lost
+            ]
             merged.write(aside / f"{name}.zip")
     return output
 
@@ -76,6 +76,11 @@ def _added(one: Dataset, other: Dataset, path: Path) -> Dataset:
     files = {name: dict(book) for name, book in one.files.items()}
     for name, book in other.files.items():
         known = files.setdefault(name, {**book, "ranges": [], "events": 0, "jets": 0, "sum_weights": 0.0})
+        if known["expected_events"] != book["expected_events"]:
+            raise AdvtagError(
+                f"{path}: {name} had {book['expected_events']} events, and {known['expected_events']} for another of "
+                "the files: it has changed in between; make the histograms of one of them anew"
+            )
         try:
             ranges = joined([*known["ranges"], *book.get("ranges", [])])
         except AdvtagError as error:
@@ -89,15 +94,21 @@ def _added(one: Dataset, other: Dataset, path: Path) -> Dataset:
         one.events + other.events,
         one.jets + other.jets,
         files,
-        {
-            region: {
-                cut: (left[0] + more[0], left[1] + more[1])
-                for cut, left in cuts.items()
-                for more in [other.cutflow[region][cut]]
-            }
-            for region, cuts in one.cutflow.items()
-        },
+        _cutflow(one, other),
     )
+
+
+def _cutflow(one: Dataset, other: Dataset) -> dict[str, dict[str, tuple[float, float]]]:
+    """Both added; a part in which no event was processed has none."""
+    if not (one.cutflow and other.cutflow):
+        return one.cutflow or other.cutflow
+    return {
+        region: {
+            cut: (left[0] + other.cutflow[region][cut][0], left[1] + other.cutflow[region][cut][1])
+            for cut, left in cuts.items()
+        }
+        for region, cuts in one.cutflow.items()
+    }
 
 
 def missing_of(books: Books) -> list[tuple[str, int, int]]:

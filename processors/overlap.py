@@ -1,8 +1,9 @@
 """Collision events that were recorded once must count once: the same (run, lumi, event) in two places is refused."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from common.errors import AdvtagError
 from processors.fileset import IDENTITY
-from processors.remote import open_root
+from processors.remote import open_root, patiently
 
 Lumis = Mapping[str, Mapping[str, list[int]]]
 """dataset -> file -> luminosity sections, one entry for each chunk that saw it, as `lumi_codes` writes them"""
@@ -21,7 +22,7 @@ def lumi_codes(run: NDArray[Any], lumi: NDArray[Any]) -> list[int]:
     return [int(code) for code in np.unique((run.astype(np.int64) << 32) + lumi.astype(np.int64))]
 
 
-def refuse_overlap(lumis: Lumis, trees: Mapping[str, str]) -> None:
+def refuse_overlap(lumis: Lumis, trees: Mapping[str, str], replicas: Mapping[str, Sequence[str]]) -> None:
     """Refuse events of data that are in two files, or twice in one.
 
     A luminosity section that one chunk alone has seen cannot overlap with anything (within a chunk, `refuse_repeated`
@@ -30,9 +31,10 @@ def refuse_overlap(lumis: Lumis, trees: Mapping[str, str]) -> None:
     Args:
         lumis: of all chunks of data
         trees: name of the tree, by dataset
+        replicas: other places of a file, by its path
 
     Raises:
-        AdvtagError: names the event and both files
+        AdvtagError: names the event and both files; or a file cannot be read again
     """
     places: dict[int, list[tuple[str, str]]] = defaultdict(list)
     for dataset, files in lumis.items():
@@ -45,10 +47,24 @@ def refuse_overlap(lumis: Lumis, trees: Mapping[str, str]) -> None:
         for place in set(where):
             wanted[place].append(code)
     with ThreadPoolExecutor(8) as pool:
-        read = pool.map(lambda place: _events(place[1], trees[place[0]], np.array(wanted[place])), wanted)
+        everywhere = {path: (path, *replicas.get(path, ())) for _, path in wanted}
+        read = pool.map(lambda place: _read(everywhere[place[1]], trees[place[0]], np.array(wanted[place])), wanted)
         found = dict(zip(wanted, read, strict=True))
     if found:
         _compare(found)
+
+
+def _read(places: Sequence[str], tree: str, codes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """`_events` of the first place of a file that gives them."""
+    for place in places:
+        try:
+            return patiently(partial(_events, place, tree, codes))
+        except Exception as error:  # whatever a damaged file or a server comes up with
+            problem = error
+    raise AdvtagError(
+        f"{places[0]}: cannot be read again, to see whether its events are in other files, too "
+        f"({' '.join(str(problem).split())[:200]}); what is done is kept: go on with --resume"
+    ) from problem
 
 
 def _events(path: str, tree: str, codes: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -1,23 +1,27 @@
 """Run a processor over files, keep what is done, and balance the books."""
 
+import copy
 import json
 import sys
 import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 from coffea.processor import ProcessorABC
-from coffea.processor.accumulator import accumulate
 from coffea.processor.executor import WorkItem
 from rich.console import Console
 from rich.table import Table
 
 from common.errors import AdvtagError
 from common.files import whole_file
+from common.interrupts import uninterrupted
 from common.progress import progress_bar
 from configs.schema import Run
 from processors.books import chunks_left, missing, total
 from processors.executors import executor
 from processors.fileset import File
+from processors.monitor import write_performance
 from processors.overlap import refuse_overlap
 from processors.store import Store
 from processors.work import Work
@@ -53,58 +57,94 @@ def run_processor(
     chunks = [chunk for file in files for chunk in chunks_left(file, output["counts"], run.chunksize)]
     replicas = {file.path: file.replicas for file in files if file.replicas}
     work = Work(job, read, replicas, run.retries, run.backoff)
-    start = time.perf_counter()
-    try:
-        output = _accumulate(chunks, work, output, run, store, progress)
-    except BaseException:
-        if output["counts"]:
-            store.save(output)
-        raise
+    before, start = _processed(output), time.perf_counter()
+    _accumulate(chunks, work, output, run, store, progress)
     output["seconds"] = time.perf_counter() - start
     output["missing"] = missing(files, output["counts"])
-    refuse_overlap(output.get("lumis", {}), {file.dataset: file.tree for file in files})
+    write_performance(_beside(store, "json"), output.get("performance", {}), output["seconds"])
+    try:
+        refuse_overlap(output.get("lumis", {}), {file.dataset: file.tree for file in files}, replicas)
+    except BaseException:
+        store.save(output)
+        raise
     _close(output, files, run, store)
     if progress:
-        _say(output, files)
+        _say(output, files, _processed(output) - before)
     return output
+
+
+def _beside(store: Store, kind: str) -> Path:
+    """Where figures of the job go."""
+    return store.output.parent / f"performance-{store.output.name}.{kind}"
+
+
+def _processed(output: Output) -> int:
+    return sum(book["events"] for counted in output["counts"].values() for book in counted.values())
 
 
 def _begin(store: Store, files: list[File], run: Run) -> Output:
     """The output so far."""
     before = store.load() if run.resume else None
+    uuids = {file.path: file.uuid.hex() for file in files}
     if before is None:
         if run.resume:
             print("nothing to resume: no unfinished job of this configuration", file=sys.stderr)
-        return {"counts": {}, "failed": [], "bytes": 0}
+        return {"counts": {}, "failed": [], "bytes": 0, "uuids": uuids}
     listed = {(file.dataset, file.path) for file in files}
     for dataset, counted in before["counts"].items():
         for path in counted:
-            if (dataset, path) not in listed:
+            if (dataset, path) not in listed or before["uuids"][path] != uuids[path]:
+                now = "another file now" if (dataset, path) in listed else "not among the files now"
                 raise AdvtagError(
-                    f"{path}: processed before, and not among the files now (dataset {dataset!r}); "
+                    f"{path}: processed before, and {now} (dataset {dataset!r}); "
                     "its events cannot be taken out again: run without --resume"
                 )
-    return before | {"failed": []}
+    return before | {"failed": [], "uuids": uuids}
 
 
-def _accumulate(chunks: list[WorkItem], work: Work, output: Output, run: Run, store: Store, progress: bool) -> Output:
-    """Add up what the chunks give. `output` is added to in place, so that the caller can save it at any time."""
-    done, start, before = 0, time.perf_counter(), output["bytes"]
-    with executor(run) as results, progress_bar("events", show=progress) as bar:
+def _accumulate(
+    chunks: list[WorkItem], work: Callable[[WorkItem], Output], output: Output, run: Run, store: Store, progress: bool
+) -> None:
+    """Add up in `output` what the chunks give; it is kept, whatever happens."""
+    done, failed, start, before = 0, 0, time.perf_counter(), output["bytes"]
+    report = _beside(store, "html")
+    with executor(run, report=report, progress=progress) as results, progress_bar("events", show=progress) as bar:
         task = bar.add_task("", total=sum(len(chunk) for chunk in chunks))
-        for part in results(chunks, work):
-            accumulate([part], output)
-            done += sum(counted["events"] for of in part.get("counts", {}).values() for counted in of.values())
-            rate = (output["bytes"] - before) / 1e6 / (time.perf_counter() - start)
-            bar.update(task, completed=done, description=f"{rate:.1f} MB/s")
-            if len(output["failed"]) >= HOPELESS_AFTER and _events(output["failed"]) > done:
-                break
-            if "counts" in part:
+        whole = True
+        try:
+            for part in results(chunks, work):
+                with uninterrupted():
+                    whole = False
+                    add(part, output)
+                    whole = True
+                done += sum(counted["events"] for of in part.get("counts", {}).values() for counted in of.values())
+                failed += _events(part.get("failed", ()))
+                rate = (output["bytes"] - before) / 1e6 / (time.perf_counter() - start)
+                bar.update(task, completed=done, description=f"{rate:.1f} MB/s")
+                if len(output["failed"]) >= HOPELESS_AFTER and failed > done:
+                    break
                 store.save_now_and_then(output)
-    return output
+        except BaseException:
+            if whole and output["counts"]:
+                store.save(output)
+            raise
 
 
-def _events(ranges: list[dict[str, Any]]) -> int:
+def add(part: Output, output: Output) -> None:
+    """Add the output of chunks to that of others, in place; `part` is not used again.
+
+    coffea's `accumulate` looks at every key of the sum each time: for many files, that takes longer than the rest.
+    """
+    for key, value in part.items():
+        if key not in output:
+            output[key] = copy.deepcopy(value)  # arrays that came over a network cannot be written to
+        elif isinstance(value, dict):
+            add(value, output[key])
+        else:
+            output[key] += value
+
+
+def _events(ranges: Iterable[dict[str, Any]]) -> int:
     return sum(entry["stop"] - entry["start"] for entry in ranges)
 
 
@@ -140,8 +180,8 @@ def _first(output: Output) -> str:
     return entry["error"] if entry["error"].startswith(entry["file"]) else f"{where}: {entry['error']}"
 
 
-def _say(output: Output, files: list[File]) -> None:
-    """The summary at the end."""
+def _say(output: Output, files: list[File], events: int) -> None:
+    """The summary at the end; `events` were processed in `output["seconds"]`, others perhaps before."""
     table = Table("dataset", "files", "events", "missing", "jets", "sum of weights")
     for name in dict.fromkeys(file.dataset for file in files):
         counted = total(output["counts"].get(name, {}))
@@ -151,7 +191,6 @@ def _say(output: Output, files: list[File]) -> None:
         table.add_row(name, str(number), *figures)
     console = Console(stderr=True)
     console.print(table)
-    events = sum(total(counted)["events"] for counted in output["counts"].values())
     console.print(f"{output['seconds']:.1f} s, {events / output['seconds']:,.0f} events/s", highlight=False)
     for entry in output["missing"]:
         console.print(f"missing: {entry['file']}, events {entry['start']} to {entry['stop']}", soft_wrap=True)

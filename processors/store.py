@@ -81,7 +81,10 @@ class Store:
         keys: dict[str, list[str]] = {}
         rest = _split(output, [], arrays, keys)
         with whole_file(self.path) as aside:
-            save_file(arrays, aside, {"page": json.dumps({"rest": rest, "arrays": keys})})
+            try:
+                save_file(arrays, aside, {"page": json.dumps({"rest": rest, "arrays": keys})})
+            except safetensors.SafetensorError as error:  # of a full disk, too
+                raise OSError(str(error)) from error
         self.next = time.monotonic() + max(EVERY, COSTS * (time.monotonic() - start))
 
     def save_now_and_then(self, output: dict[str, Any]) -> None:

@@ -5,7 +5,6 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import cycle
 from typing import Any
 
 import uproot
@@ -14,6 +13,7 @@ from coffea.processor import ProcessorABC
 from coffea.processor.executor import WorkItem
 
 from common.errors import AdvtagError
+from processors.monitor import performance
 from processors.remote import open_root
 
 HOPELESS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
@@ -44,20 +44,27 @@ class Work:
     backoff: float
 
     def __call__(self, item: WorkItem) -> dict[str, Any]:
-        """The job's output, with `bytes` read; or `{"failed": [what, where, why]}` and nothing else."""
-        places = cycle((item.filename, *self.replicas.get(item.filename, ())))
-        tries = 0
+        """The job's output, with `bytes` read and `performance`; or `{"failed": [what, where, why]}` and nothing else.
+
+        An error that waiting does not cure, a damaged file or a bug, is the end if every place of the file has it.
+        """
+        places = (item.filename, *self.replicas.get(item.filename, ()))
+        start, tries = time.perf_counter(), 0
         while True:
-            tries += 1
+            place, tries = places[tries % len(places)], tries + 1
             try:
-                return self._process(item, next(places))
+                output, size = self._process(item, place)
+                return {**output, "bytes": size, "performance": performance(item, start, size, tries)}
             except Exception as error:  # whatever it is, it is this chunk's: the others go on
                 _forget()
-                if tries > self.retries or not transient(error):
+                waiting = transient(error)
+                if tries > self.retries or not (waiting or tries < len(places)):
                     return {"failed": [failure(item, error, tries)]}
-            time.sleep(self.backoff * 2 ** (tries - 1))
+            if waiting:
+                time.sleep(self.backoff * 2 ** (tries - 1))
 
-    def _process(self, item: WorkItem, place: str) -> dict[str, Any]:
+    def _process(self, item: WorkItem, place: str) -> tuple[dict[str, Any], int]:
+        """The job's output, and the bytes read."""
         file = _open(place, item)
         before = file.file.source.num_requested_bytes
         names = self.read[item.dataset]
@@ -82,7 +89,7 @@ class Work:
             },
         ).events()
         output: dict[str, Any] = self.job.process(events)
-        return {**output, "bytes": file.file.source.num_requested_bytes - before}
+        return output, file.file.source.num_requested_bytes - before
 
 
 def _open(path: str, item: WorkItem) -> Any:
@@ -91,7 +98,8 @@ def _open(path: str, item: WorkItem) -> Any:
     Raises:
         AdvtagError: it is not the file that was checked before the job
     """
-    if getattr(_opened, "path", None) != path:
+    known = getattr(_opened, "path", None) == path and _opened.file.file.uuid.bytes == item.fileuuid
+    if not known:  # or another file of that name, of a job before
         _forget()
         _opened.file, _opened.path = open_root(path), path
     if _opened.file.file.uuid.bytes != item.fileuuid:

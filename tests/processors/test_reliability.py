@@ -4,142 +4,90 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
-from itertools import count
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 
-import awkward as ak
+import dask
 import numpy as np
+import psutil
 import pyarrow.parquet as pq
 import pytest
 import uproot
-from coffea.processor import ProcessorABC
 
 from common.errors import AdvtagError
 from common.histograms import read_histograms
 from configs.load import load_analysis
 from configs.schema import Dataset, Run
 from processors.books import chunks_left
+from processors.clusters import dask_client
 from processors.executors import executor
 from processors.fileset import open_fileset
 from processors.jobs import make_columns, make_histograms
 from processors.run import FAILED, run_processor
 from processors.store import Store, only_job
 from processors.work import Work
+from tests.processors.counting_job import READ, Adding, write_events
 
 ROOT = Path(__file__).parents[2]
 EXECUTORS = ("iterative", "futures", "dask")
-MC = {"genWeight": "float32", "run": "uint32", "luminosityBlock": "uint32", "event": "uint64"}
-
-
-def write_events(path, number, *, first=0, branch="Jet_hadronFlavour", weight=1.0):
-    """A small file of the card `nanoaod`'s kinematics: enough for a processor that counts."""
-    jets = np.ones(number, np.int64) * 2
-    flat = np.arange(2 * number, dtype=np.float32)
-    with uproot.recreate(path, compression=None) as file:
-        tree = file.mktree(
-            "Events",
-            {
-                **MC,
-                "Jet_pt": "var * float32",
-                "Jet_eta": "var * float32",
-                "Jet_phi": "var * float32",
-                branch: "var * int32",
-            },
-        )
-        for start in range(0, number, 10):  # several baskets
-            stop = min(start + 10, number)
-            some = ak.unflatten(flat[2 * start : 2 * stop], jets[start:stop])
-            identity = np.arange(first + start, first + stop)
-            tree.extend(
-                {
-                    "genWeight": np.full(stop - start, weight, np.float32),
-                    "run": np.ones(stop - start, np.uint32),
-                    "luminosityBlock": np.ones(stop - start, np.uint32),
-                    "event": identity.astype(np.uint64),
-                    "Jet_pt": some,
-                    "Jet_eta": some * 0,
-                    "Jet_phi": some * 0,
-                    branch: ak.values_astype(some * 0, np.int32),
-                }
-            )
-    return str(path)
-
-
-class Adding(ProcessorABC):
-    """Adds up the event numbers, so that each event shows; does what `fault` says on the way."""
-
-    def __init__(self, fault="", where=0, marks=""):
-        self.fault, self.where, self.marks = fault, where, marks
-
-    def process(self, events):
-        start, stop = events.metadata["entrystart"], events.metadata["entrystop"]
-        if self.fault and start <= self.where < stop:
-            self.strike()
-        books = {
-            "events": len(events),
-            "jets": 0,
-            "sum_weights": 0.0,
-            "ranges": [[start, stop]] if stop > start else [],
-        }
-        total = int(np.asarray(events.event).sum()) + int(ak.sum(events.Jet_pt) * 0)
-        return {"counts": {events.metadata["dataset"]: {events.metadata["filename"]: books}}, "total": total}
-
-    def strike(self):
-        fault, _, times = self.fault.partition(" ")
-        before = len(list(Path(self.marks).iterdir()))
-        if times and before >= int(times):
-            return
-        (Path(self.marks) / f"{before}-{os.getpid()}-{time.time_ns()}").touch()
-        if fault == "die":
-            os.kill(os.getpid(), signal.SIGKILL)
-        if fault == "oserror":
-            raise OSError("the disk sleeps")
-        raise ValueError("a bug of this chunk")
-
-    def postprocess(self, accumulator):
-        return accumulator
-
-
-READ = frozenset(("event", "Jet_pt", "nJet"))
 
 
 class Job:
     """Files, a store and the arguments of `run_processor`."""
 
-    def __init__(self, folder, *sizes):
-        self.folder = folder
+    def __init__(self, folder, scheduler, *sizes):
+        self.folder, self.scheduler = folder, scheduler
         self.paths = [write_events(folder / f"f{i}.root", size, first=1000 * i) for i, size in enumerate(sizes)]
-        dataset = Dataset(files=self.paths, cross_section=1.0)
-        self.files = open_fileset({"d": dataset}, None, ())
+        self.look_again()
         self.expected = sum(sum(range(1000 * i, 1000 * i + size)) for i, size in enumerate(sizes))
         self.marks = folder / "marks"
         self.marks.mkdir()
         self.store = Store(folder / "out" / "result", "key")
 
-    def run(self, processor=None, **run):
-        settings = Run(**{"executor": "iterative", "chunksize": 10, "backoff": 0.05, **run})
+    def look_again(self):
+        self.files = open_fileset({"d": Dataset(files=self.paths, cross_section=1.0)}, None, ())
+
+    def run(self, processor=None, executor="iterative", fault=None, **run):
+        Ringing.fault = fault
+        # workers of Dask take long to start: all tests have the same
+        where = {"scheduler": self.scheduler()} if executor == "dask" else {"executor": executor}
+        settings = Run(**{"chunksize": 10, "backoff": 0.05, **where, **run})
         return run_processor(processor or Adding(), self.files, {"d": READ}, settings, self.store, progress=False)
 
     def failed(self):
         return json.loads((self.folder / "out" / FAILED).read_text())
 
 
+@pytest.fixture(scope="module")
+def scheduler():
+    """Starts a Dask cluster when it is called first; gives its address."""
+    with ExitStack() as stack:
+
+        @cache
+        def address():
+            stack.enter_context(dask.config.set({"distributed.scheduler.allowed-failures": 1}))  # of a worker; not 3
+            client = stack.enter_context(dask_client(Run(executor="dask", workers=2)))
+            return client.scheduler.address
+
+        yield address
+
+
 @pytest.fixture
-def job(tmp_path):
-    return Job(tmp_path, 40, 25)
+def make_job(tmp_path, scheduler):
+    return partial(Job, tmp_path, scheduler)
 
 
-@pytest.mark.parametrize("kind", EXECUTORS)
-def test_nothing_wrong(job, kind):
-    output = job.run(executor=kind)
-    assert output["total"] == job.expected
-    assert (output["missing"], output["failed"]) == ([], [])
-    assert sum(book["events"] for book in output["counts"]["d"].values()) == 65
-    assert not (job.folder / "out" / FAILED).exists()
+@pytest.fixture
+def job(make_job):
+    """65 events in two files."""
+    return make_job(40, 25)
 
 
 def test_file_truncated_after_the_check(job):
@@ -211,29 +159,31 @@ def test_corrupt_basket(tmp_path, branch):
 
 @pytest.mark.parametrize("kind", EXECUTORS)
 def test_error_that_goes_away(job, kind):
-    assert job.run(Adding("oserror 3", 12, str(job.marks)), executor=kind)["total"] == job.expected
+    output = job.run(Adding("oserror 3", 12, str(job.marks)), executor=kind)
+    assert output["total"] == job.expected
+    assert (output["missing"], output["failed"]) == ([], [])
+    assert sum(book["events"] for book in output["counts"]["d"].values()) == 65
+    assert not (job.folder / "out" / FAILED).exists()
     assert len(list(job.marks.iterdir())) == 3
 
 
 @pytest.mark.parametrize("kind", EXECUTORS)
 def test_bug_in_one_chunk(job, kind):
-    with pytest.raises(AdvtagError, match=r"events 10 to 20: ValueError: a bug of this chunk; 20 of 65"):
-        job.run(Adding("bug", 12, str(job.marks)), executor=kind)  # in both files
+    with pytest.raises(AdvtagError, match=r"events \d+ to \d+: ValueError: a bug of this chunk; 23 of 65"):
+        job.run(Adding("bug", 12, str(job.marks)), executor=kind)  # in both files, 10 and 13 events
     assert len(list(job.marks.iterdir())) == 2  # a bug is not tried again
     output = job.run(resume=True, executor=kind)
     assert output["total"] == job.expected
 
 
 @pytest.mark.parametrize("kind", EXECUTORS)
-def test_bug_in_every_chunk_stops_the_job(tmp_path, kind):
-    job = Job(tmp_path, 1000)
-    job.files = [job.files[0]]
-
+def test_bug_in_every_chunk_stops_the_job(make_job, kind):
+    job = make_job(1000)
     faulty = Adding("bug", 5, str(job.marks))
     faulty.process = None  # every call is a TypeError
     with pytest.raises(AdvtagError, match="1000 of 1000 events are missing"):
         job.run(faulty, executor=kind)
-    assert len(job.failed()["failed"]) == 10
+    assert 10 <= len(job.failed()["failed"]) < 20  # of 100
 
 
 @pytest.mark.parametrize("kind", ["futures", "dask"])
@@ -243,9 +193,9 @@ def test_worker_killed_once(job, kind):
 
 
 @pytest.mark.parametrize("kind", ["futures", "dask"])
-def test_chunk_that_kills_every_worker(tmp_path, kind):
+def test_chunk_that_kills_every_worker(make_job, kind):
     """It is named, and no other chunk goes with it."""
-    job = Job(tmp_path, 60)
+    job = make_job(60)
     with pytest.raises(AdvtagError, match=r"events 10 to 20: its worker was killed.*10 of 60 events"):
         job.run(Adding("die", 12, str(job.marks)), executor=kind)
     assert len(job.failed()["failed"]) == 1
@@ -285,11 +235,97 @@ def test_damaged_state(job):
         job.run(resume=True)
 
 
-def test_zero_event_files(tmp_path):
-    job = Job(tmp_path, 0, 30, 0)
+def test_zero_event_files(make_job):
+    job = make_job(0, 30, 0)
     output = job.run()
     assert output["total"] == job.expected
     assert len(output["counts"]["d"]) == 3
+
+
+def test_a_resumed_job_refuses_a_file_that_was_made_anew(job):
+    """As many events, under the same name: half of the old ones and half of the new ones would be both."""
+    with pytest.raises(AdvtagError, match="a bug"):
+        job.run(Adding("bug", 35, str(job.marks)))
+    write_events(job.paths[0], 40, first=5000)
+    job.look_again()
+    with pytest.raises(AdvtagError, match=r"f0\.root: processed before, and another file now"):
+        job.run(resume=True)
+
+
+def test_the_next_job_reads_the_new_file(make_job):
+    """A worker keeps its last file open; a long-lived one may be asked for another file of that name."""
+    job = make_job(20)
+    assert job.run()["total"] == job.expected
+    write_events(job.paths[0], 30, first=5000)
+    job.look_again()
+    assert job.run()["total"] == sum(range(5000, 5030))
+
+
+def test_damaged_replica(job):
+    """What waiting does not cure at one place of a file may be whole at another."""
+    whole = job.folder / "elsewhere.root"
+    shutil.copyfile(job.paths[1], whole)
+    job.files[1] = replace(job.files[1], replicas=(str(whole),))
+    damaged = bytearray(whole.read_bytes())
+    with uproot.open(whole) as file:
+        for basket in file["Events"]["event"].member("fBasketSeek")[:3]:
+            damaged[basket : basket + 60] = b"\xff" * 60
+    Path(job.paths[1]).write_bytes(damaged)
+    assert job.run(backoff=1000)["total"] == job.expected
+
+
+class Ringing(np.ndarray):
+    """While it is added to, Ctrl-C, or no memory: some of a chunk's output is in the sum, and some is not."""
+
+    fault = None
+
+    def __iadd__(self, other):
+        fault, Ringing.fault = Ringing.fault, None
+        if fault is not None:
+            fault()
+        return super().__iadd__(other)
+
+
+class AddingArrays(Adding):
+    def process(self, events):
+        output = super().process(events)
+        return {**output, "total": np.array([output["total"]]).view(Ringing)}
+
+
+def no_memory():
+    raise MemoryError
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"), [(lambda: signal.raise_signal(signal.SIGINT), KeyboardInterrupt), (no_memory, MemoryError)]
+)
+def test_broken_off_while_adding_up(make_job, fault, error):
+    job = make_job(60)
+    with pytest.raises(error):
+        job.run(AddingArrays(), chunksize=20, fault=fault)
+    assert int(job.run(AddingArrays(), resume=True)["total"][0]) == job.expected
+
+
+def unaddable(item):
+    return {"one": object(), "events": len(item)}
+
+
+def unsendable(item):
+    return {"one": lambda: item}
+
+
+def test_outputs_that_dask_workers_cannot_add_up(job, scheduler):
+    """Their chunks run again, each alone."""
+    chunks = chunks_left(job.files[0], {}, 10)
+    with executor(Run(scheduler=scheduler())) as results:
+        assert sum(part["events"] for part in results(chunks, unaddable)) == 40
+
+
+def test_output_that_cannot_be_sent(job):
+    with executor(Run(executor="futures", workers=1)) as results:
+        (part,) = results(chunks_left(job.files[0], {}, 40), unsendable)
+    assert "pickle" in part["failed"][0]["error"]
+    assert (part["failed"][0]["start"], part["failed"][0]["stop"]) == (0, 40)
 
 
 # -- the command line, on simulated events ---------------------------------------------------------------------------
@@ -328,25 +364,56 @@ def whole(config):
     return read_histograms(make_histograms(analysis, progress=False))
 
 
-def start(config, *arguments):
-    """The command line in a process of its own, in a group that a terminal would interrupt."""
-    return subprocess.Popen(
-        [sys.executable, ROOT / "advtag.py", *map(str, arguments), "--no-progress"],
+@contextmanager
+def started(folder, *command):
+    """A process in a group of its own, which a terminal would interrupt; nothing of the group outlives the block."""
+    with subprocess.Popen(
+        [sys.executable, *map(str, command)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        cwd=config.parent,
-    )
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        cwd=folder,
+    ) as process:
+        try:
+            yield process
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def advtag(config, verb, name, *arguments):
+    """The command line, with its outputs in the folder `name`."""
+    return started(config.parent, ROOT / "advtag.py", verb, config, f"output={name}", *arguments, "--no-progress")
+
+
+def resumed(config, job, name):
+    """What is left, done in this process; return the folder of the output."""
+    return job(load_analysis(config, [f"output={name}", "run.executor=iterative", "run.resume=true"]), progress=False)
 
 
 def wait_for(condition, seconds=90):
-    for _ in range(int(seconds / 0.05)):
-        if condition():
-            return
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise TimeoutError
         time.sleep(0.05)
-    raise TimeoutError
+
+
+def wait_for_parts(config, name):
+    """Until a job of columns is under way."""
+    wait_for(lambda: len(list((config.parent / name).glob(".columns-*.unfinished/parts/*/*.parquet"))) > 5)
+
+
+def running(group):
+    """Processes of a group."""
+    found = []
+    for process in psutil.process_iter(["status"]):
+        with suppress(ProcessLookupError):
+            if os.getpgid(process.pid) == group and process.info["status"] != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
 
 
 def same(ours, theirs):
@@ -357,101 +424,102 @@ def same(ours, theirs):
             np.testing.assert_allclose(mine["variance"], other["variance"], rtol=1e-12)
 
 
-@pytest.mark.parametrize("times", [1, 2])
-def test_interrupted_and_resumed(config, times):
-    """Ctrl-C keeps what is done; a second one leaves at once. Columns come out the same."""
-    name = f"interrupted{times}"
-    process = start(config, "columns", config, f"output={name}", "run.executor=futures", "run.chunksize=2")
-    wait_for(lambda: len(list((config.parent / name).glob(".columns-*.unfinished/parts/*/*.parquet"))) > 5)
-    for _ in range(times):
-        os.killpg(process.pid, signal.SIGINT)
-        time.sleep(0.3)
-    process.communicate(timeout=60)
-    assert process.returncode != 0
+def rows(folder):
+    """Every row of a folder of columns, sorted."""
+    tables = [pq.read_table(path, columns=["event", "jet_index", "jet_pt"]) for path in folder.glob("*/*.parquet")]
+    return sorted(tuple(row.values()) for table in tables for row in table.to_pylist())
+
+
+@pytest.fixture(scope="module")
+def whole_columns(config):
+    analysis = load_analysis(config, ["output=plain", "run.executor=iterative"])
+    return rows(make_columns(analysis, progress=False))
+
+
+@pytest.mark.parametrize(("kind", "times"), [("futures", 1), ("futures", 2), ("dask", 2)])
+def test_interrupted_and_resumed(config, whole_columns, kind, times):
+    """Ctrl-C keeps what is done; a second one leaves at once. No process stays behind; columns come out the same."""
+    name = f"interrupted_{kind}{times}"
+    with advtag(config, "columns", name, f"run.executor={kind}", "run.chunksize=2") as process:
+        wait_for_parts(config, name)
+        for _ in range(times):
+            os.killpg(process.pid, signal.SIGINT)
+            time.sleep(0.2)
+        process.communicate(timeout=30)
+        assert process.returncode != 0
+        wait_for(lambda: not running(process.pid), 10)
     assert not (config.parent / name / "columns").exists()
-    resumed = start(config, "columns", config, f"output={name}", "run.executor=iterative", "--resume")
-    _, errors = resumed.communicate(timeout=120)
-    assert resumed.returncode == 0, errors
-    folder = config.parent / name / "columns"
-    rows = sum(pq.read_metadata(path).num_rows for path in folder.glob("*/*.parquet"))
-    plain = make_columns(load_analysis(config, ["output=plain", "run.executor=iterative"]), progress=False)
-    assert rows == sum(pq.read_metadata(path).num_rows for path in plain.glob("*/*.parquet"))
+    if times == 1:
+        assert list((config.parent / name).glob(".columns-*.unfinished/done.safetensors"))
+    folder = resumed(config, make_columns, name)
+    assert rows(folder) == whole_columns
     assert not list(folder.parent.glob(".columns*"))
 
 
-def test_killed_and_resumed(config, whole, monkeypatch):
+def test_killed_with_workers(config, whole_columns):
+    """SIGKILL: the worker processes leave when they notice, after their chunk at most."""
+    with advtag(config, "columns", "killed", "run.executor=futures", "run.chunksize=2") as process:
+        wait_for_parts(config, "killed")
+        assert len(running(process.pid)) >= 3
+        process.kill()
+        wait_for(lambda: not running(process.pid), 20)
+    assert rows(resumed(config, make_columns, "killed")) == whole_columns
+
+
+def test_killed_and_resumed(config, whole):
     """SIGKILL between two writings of the state: what was not written down runs again, nothing counts twice."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     code = (
         "import processors.store as s; s.EVERY = 0.0; s.COSTS = 0; import advtag, sys; "
-        f"sys.argv = ['advtag', 'histograms', {str(config)!r}, 'output=killed', 'run.executor=iterative', "
+        f"sys.argv = ['advtag', 'histograms', {str(config)!r}, 'output=dead', 'run.executor=iterative', "
         "'run.chunksize=3', '--no-progress']; advtag.main()"
     )
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=environment)
-    state = config.parent / "killed"
-    wait_for(lambda: list(state.glob(".histograms-*.unfinished/done.safetensors")))
-    time.sleep(1)
-    process.kill()
-    process.wait()
-    resumed = start(config, "histograms", config, "output=killed", "run.executor=iterative", "--resume")
-    _, errors = resumed.communicate(timeout=120)
-    assert resumed.returncode == 0, errors
-    same(read_histograms(state / "histograms"), whole)
-    assert not list(state.glob(".histograms*"))
+    folder = config.parent / "dead"
+    with started(config.parent, "-c", code) as process:
+        wait_for(lambda: list(folder.glob(".histograms-*.unfinished/done.safetensors")))
+        time.sleep(0.5)
+        process.kill()
+    assert not (folder / "histograms").exists()
+    same(read_histograms(resumed(config, make_histograms, "dead")), whole)
+    assert not list(folder.glob(".histograms*"))
 
 
-def test_scheduler_killed_and_resumed(config, whole):
-    """The job ends with an error, and goes on with another scheduler."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    command = [
-        sys.executable,
-        "-m",
-        "distributed.cli.dask_scheduler",
-        "--host",
-        "127.0.0.1",
-        "--no-dashboard",
-        "--port",
-    ]
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
 
-    def cluster(port):
-        scheduler = subprocess.Popen([*command, str(port)], env=environment, stderr=subprocess.DEVNULL)
-        worker = subprocess.Popen(
-            [sys.executable, "-m", "distributed.cli.dask_worker", f"tcp://127.0.0.1:{port}", "--nthreads", "1",
-             "--no-nanny", "--no-dashboard", "--host", "127.0.0.1", "--death-timeout", "20"],
-            env=environment, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        return scheduler, worker
 
-    ports = count(38000 + os.getpid() % 20000)
-    one, other = next(ports), next(ports)
-    scheduler, worker = cluster(one)
-    job = start(config, "histograms", config, "output=lost", "--scheduler", f"tcp://127.0.0.1:{one}", "--chunksize", 2)
-    try:
-        time.sleep(12)
-        scheduler.kill()
+def test_scheduler_killed_and_resumed(config, whole_columns):
+    """The job ends with an error, and goes on elsewhere."""
+    address = f"tcp://127.0.0.1:{free_port()}"
+    scheduler = ["-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--no-dashboard", "--port"]
+    worker = ["--nthreads", "1", "--no-nanny", "--no-dashboard", "--host", "127.0.0.1", "--death-timeout", "20"]
+    with (
+        started(config.parent, *scheduler, address.rpartition(":")[2]) as head,
+        started(config.parent, "-m", "distributed.cli.dask_worker", address, *worker),
+        advtag(config, "columns", "lost", "--scheduler", address, "--chunksize", 1) as job,
+    ):
+        wait_for_parts(config, "lost")
+        head.kill()
         _, errors = job.communicate(timeout=90)
         assert job.returncode == 1, errors
         assert "scheduler is gone" in errors
-        assert len(errors.strip().splitlines()) == 1, errors
-        second = cluster(other)
-        job = start(config, "histograms", config, "output=lost", "--scheduler", f"tcp://127.0.0.1:{other}", "--resume")
-        _, errors = job.communicate(timeout=120)
-        assert job.returncode == 0, errors
-        same(read_histograms(config.parent / "lost" / "histograms"), whole)
-    finally:
-        for process in (scheduler, worker, *locals().get("second", ()), job):
-            process.kill()
+        assert len([line for line in errors.splitlines() if "would be faster" not in line]) == 1, errors
+    assert rows(resumed(config, make_columns, "lost")) == whole_columns
 
 
 def test_second_job_in_the_folder_of_a_running_one(config):
-    first = start(config, "columns", config, "output=shared", "run.executor=iterative", "run.chunksize=1")
-    wait_for(lambda: (config.parent / "shared" / ".lock").exists())
-    second = start(config, "columns", config, "output=shared", "run.executor=iterative")
-    _, errors = second.communicate(timeout=60)
-    assert second.returncode == 1
-    assert "another advtag job is writing there" in errors
-    first.send_signal(signal.SIGTERM)
-    first.communicate(timeout=60)
+    """The second one says so, and leaves the first alone."""
+    with advtag(config, "columns", "shared", "run.executor=iterative", "run.chunksize=10") as first:
+        wait_for(lambda: (config.parent / "shared" / ".lock").exists())
+        first.send_signal(signal.SIGSTOP)
+        with advtag(config, "columns", "shared", "run.executor=iterative") as second:
+            _, errors = second.communicate(timeout=90)
+            assert second.returncode == 1
+            assert "another advtag job is writing there" in errors
+        first.send_signal(signal.SIGCONT)
+        _, errors = first.communicate(timeout=90)
+        assert first.returncode == 0, errors
 
 
 def test_data_recorded_twice(config, simulated, tmp_path):
