@@ -409,14 +409,21 @@ def shapes(
 
 
 @app.command()
-def plot(config: Config, overrides: Overrides = None, progress: Progress = True) -> None:
+def plot(
+    config: Config,
+    overrides: Overrides = None,
+    only: Annotated[str | None, typer.Option(help="Regular expression: figures whose name it matches")] = None,
+    region: Annotated[list[str] | None, typer.Option(help="Only this one; may be repeated")] = None,
+    area: Annotated[bool, typer.Option("--area", help="Scale the MC of each data/MC plot to the area of data")] = False,
+    progress: Progress = True,
+) -> None:
     """Draw data/MC, distorted shapes, ROC curves, and how trainings went; what there is nothing for is left out.
 
-    Example: advtag plot demo.yaml
+    Example: advtag plot demo.yaml --region emu --only "BvsL|^pt$" --area
     """
     from plots.analysis import draw
 
-    typer.echo(draw(_analysis(config, overrides), progress=progress))
+    typer.echo(draw(_analysis(config, overrides), only=only, regions=region, area=area, progress=progress))
 
 
 @app.command()

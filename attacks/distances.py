@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import stats
-from scipy.special import rel_entr
 
 from attacks.budget import Interval
+from common.distances import js_distance
 from common.errors import AdvtagError
 from models.features import FeatureSet, Input
 from models.inputs import Inputs
@@ -67,19 +67,9 @@ def histograms(features: FeatureSet, inputs: Inputs) -> tuple[Array, Array]:
 def js_distances(features: FeatureSet, clean: Inputs, moved: Inputs) -> Array:
     """Jensen-Shannon distance of each feature, float64 [features], in [0, 1]; nan where one of them has no entry.
 
-    The square root of the divergence in bits, of two histograms in the same bins (J. Lin, IEEE Trans. Inf. Theory 37
-    (1991) 145, doi 10.1109/18.61115). A move inside a bin, or inside the overflow, is not seen.
+    See `common.distances.js_distance`. A move inside a bin, or inside the overflow, is not seen.
     """
-    return _js(histograms(features, clean)[0], histograms(features, moved)[0])
-
-
-def _js(first: Array, second: Array) -> Array:
-    """The distance along the last axis."""
-    with np.errstate(invalid="ignore"):  # 0/0, where there is no entry
-        p, q = (sums / sums.sum(-1, keepdims=True) for sums in (first, second))
-    middle = (p + q) / 2
-    distance: Array = np.sqrt(((rel_entr(p, middle) + rel_entr(q, middle)).sum(-1) / (2 * np.log(2))).clip(0, 1))
-    return distance
+    return js_distance(histograms(features, clean)[0], histograms(features, moved)[0])
 
 
 def js_null(features: FeatureSet, clean: Inputs, *, seed: int, draws: int = DRAWS) -> tuple[Array, Array]:
@@ -94,7 +84,7 @@ def js_null(features: FeatureSet, clean: Inputs, *, seed: int, draws: int = DRAW
     weight = np.divide(squares, sums, out=np.zeros_like(sums), where=sums > 0)
     mean = np.divide(sums, weight, out=np.zeros_like(sums), where=weight > 0)
     generator = np.random.default_rng(seed)
-    drawn = np.stack([_js(*(weight * generator.poisson(mean, (2, *mean.shape)))) for _ in range(draws)])
+    drawn = np.stack([js_distance(*(weight * generator.poisson(mean, (2, *mean.shape)))) for _ in range(draws)])
     found = np.full((2, len(features)), np.nan)
     usable = np.isfinite(drawn)  # a sample of very few may come out empty
     for k in np.flatnonzero(usable.any(0)):

@@ -1,6 +1,9 @@
 """The two jobs of `plots`: the figures of an analysis, and its report."""
 
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 from common.files import whole_folder
 from common.histograms import HISTOGRAMS, HistogramFile, read_histograms
@@ -11,17 +14,27 @@ from plots.run import make_plots
 from plots.scan import read_scan
 
 
-def draw(analysis: Analysis, *, progress: bool = True) -> Path:
+def draw(
+    analysis: Analysis,
+    *,
+    only: str | None = None,
+    regions: Sequence[str] | None = None,
+    area: bool = False,
+    progress: bool = True,
+) -> Path:
     """Draw all figures of an analysis into `output/plots`, in the place of earlier ones; return that folder.
 
-    Where there are trainings or a scan but no histograms, only their figures are drawn.
+    Where there are trainings or a scan but no histograms, only their figures are drawn. With `only` or `regions` (see
+    `plots.run.make_plots`) the others and the tables stay as they are.
     """
     histories = read_histories(analysis.output / "taggers", analysis.training)
     scan = read_scan(analysis.output / "scan" / "scan.json")
     histograms = None if (histories or scan) and not _has_histograms(analysis) else _histograms(analysis)
-    workers, folder = analysis.run.workers, analysis.output / "plots"
-    with whole_folder(folder) as aside:
-        make_plots(histograms, histories, aside, scan=scan, label=analysis.label, workers=workers, progress=progress)
+    folder, some = analysis.output / "plots", only is not None or regions is not None
+    options: dict[str, Any] = {"scan": scan, "regions": regions, "only": only, "area": area, "tables": not some}
+    options |= {"label": analysis.label, "workers": analysis.run.workers, "progress": progress}
+    with nullcontext(folder) if some else whole_folder(folder) as place:
+        make_plots(histograms, histories, place, **options)
     return folder
 
 

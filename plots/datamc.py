@@ -1,5 +1,6 @@
 """Data against MC, and against MC whose inputs were distorted by an attack."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import hist
@@ -14,6 +15,7 @@ from plots.style import (
     BAND,
     FLAVOURS,
     OTHER,
+    TOTAL,
     Array,
     attack_colours,
     cms_style,
@@ -32,12 +34,15 @@ def data_mc(
     label: str = "Simulation",
     region: str = "",
     discriminator: bool = False,
+    variations: Mapping[str, hist.Hist] | None = None,
+    area: bool = False,
 ) -> Figure:
     """Draw the MC stack by flavour with data, data/MC, and distorted/nominal MC.
 
-    The top panel has the raw MC stacked by flavour with its statistical band, data with Poisson errors, and for
-    each attack and tagger the total distorted MC as a line. The second panel, only if there are data, has data/MC
-    with the band of the MC. The third has distorted/raw MC. It has no error bars: raw and distorted histograms
+    The top panel has the raw MC stacked by flavour with its statistical band, and around it, if there are
+    variations, that of statistical and systematic errors in quadrature; data with Poisson errors, and for each
+    attack and tagger the total distorted MC as a line. The second panel, only if there are data, has data/MC with
+    the bands of the MC. The third has distorted/raw MC. It has no error bars: raw and distorted histograms
     hold the same jets, so their fluctuations are almost the same and independent errors would be far too large.
 
     Args:
@@ -47,10 +52,14 @@ def data_mc(
         region: name written beside the axes.
         discriminator: the variable is an output of the taggers: one column for each tagger, rebinned, and
             undefined values (underflow) left out. The raw inputs are the same for every tagger: one column.
+        variations: of the raw MC, from `plots.shapes.varied`.
+        area: scale the MC to the area of the data, and write the factor on the figure; the systematic band is then
+            that of shapes.
     """
     taggers = filled(shapes, "tagger")
     groups = [[name] for name in taggers] if discriminator else [taggers]
-    stacks = [stack(shapes, group, discriminator=discriminator) for group in groups if group]
+    options: dict[str, Any] = {"discriminator": discriminator, "variations": variations, "area": area}
+    stacks = [stack(shapes, group, **options) for group in groups if group]
     with cms_style():
         if not stacks:
             return empty(shapes, label, region)
@@ -90,8 +99,7 @@ def draw_stack(axes: Axes, s: Stack, colours: dict[str, str], styles: dict[str, 
         mplhep.histplot(
             list(s.flavours.values()), s.edges, stack=True, histtype="fill", color=fills, flow="none", ax=axes
         )
-        error = np.sqrt(s.mc_variance)
-        axes.stairs(s.mc + error, s.edges, baseline=s.mc - error, fill=True, **BAND)
+        draw_bands(axes, s, s.mc, np.ones_like(s.mc))
     for (tagger, attack), values in s.distorted.items():
         axes.stairs(values, s.edges, baseline=None, **line(colours[attack], styles[tagger]))
     if s.data is not None:
@@ -100,10 +108,19 @@ def draw_stack(axes: Axes, s: Stack, colours: dict[str, str], styles: dict[str, 
         axes.errorbar(centres(s)[worth], s.data[worth], yerr=errors[:, worth], **POINTS)
 
 
+def draw_bands(axes: Axes, s: Stack, middle: Array, unit: Array) -> None:
+    """Total and statistical error of the MC around a line, in units of `unit`; none where that is 0 or less."""
+    unit = np.where(unit > 0, unit, np.inf)
+    if s.systematic is not None:
+        down, up = np.sqrt(s.systematic**2 + s.mc_variance) / unit
+        axes.stairs(middle + up, s.edges, baseline=middle - down, fill=True, **TOTAL)
+    error = np.sqrt(s.mc_variance) / unit
+    axes.stairs(middle + error, s.edges, baseline=middle - error, fill=True, **BAND)
+
+
 def draw_data_ratio(axes: Axes, s: Stack, half: float) -> None:
-    """Data over raw MC, and the relative statistical error of the MC as a band around 1."""
-    band = np.nan_to_num(ratio(np.sqrt(s.mc_variance), s))
-    axes.stairs(1 + band, s.edges, baseline=1 - band, fill=True, **BAND)
+    """Data over raw MC, and the relative errors of the MC as bands around 1."""
+    draw_bands(axes, s, np.ones_like(s.mc), s.mc)
     axes.axhline(1, color="black", linewidth=0.8)
     axes.set_ylabel("data / MC", fontsize=13)
     axes.set_ylim(1 - half, 1 + half)

@@ -12,7 +12,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from plots.shapes import Stack, ratio
-from plots.style import BAND, FLAVOURS, OTHER, headline, plain
+from plots.style import BAND, FLAVOURS, OTHER, TOTAL, headline, plain
 
 LOG_FROM = 300.0
 """Ratio of the fullest to the emptiest bin from which the y axis is logarithmic."""
@@ -91,6 +91,9 @@ def side_text(figure: Figure, stacks: Sequence[Stack], region: str, *, discrimin
         note = f"undefined, not shown:\n{most:.2%} of the MC"
     else:
         note = "edge bins include\nunder- and overflow"
+    if any(s.factor != 1 for s in stacks):
+        factors = ", ".join(dict.fromkeys(f"{s.factor:.3g}" for s in stacks))
+        note = f"MC scaled to the area\nof the data, by {factors}\n\n{note}"
     width = figure.get_figwidth()
     figure.text(
         1 - 2.6 / width,
@@ -111,6 +114,8 @@ def legend(figure: Figure, stacks: Sequence[Stack], colours: dict[str, str], sty
     handles += [Patch(facecolor=FLAVOURS.get(name, OTHER), label=plain(name)) for name in names]
     if names:
         handles.append(Patch(**BAND, label="MC stat. error"))
+    if any(s.systematic is not None for s in stacks):
+        handles.append(Patch(**TOTAL, label="MC stat. + syst."))
     attacks = dict.fromkeys(attack for s in stacks for _, attack in s.distorted)
     handles += [Line2D([], [], color=colours[name], label=f"MC, {plain(name, 20)}") for name in attacks]
     if attacks and len(styles) > 1:

@@ -14,6 +14,8 @@ from common.histograms import RAW, HistogramFile
 from plots.roc import auc_table
 from plots.run import EPOCHS, LOSS, ROC, SCAN, SUSCEPTIBILITY, file_name
 from plots.shapes import regions_of, scale_of
+from plots.statistics import statistics
+from plots.statistics_html import NEW, NOTE, statistics_html
 
 EMBED_UP_TO = 8_000_000
 """Bytes of figures up to which they are put inside the page, which can then be moved alone."""
@@ -35,8 +37,6 @@ summary { cursor: pointer; font-weight: 600; font-size: 1.1rem; padding: .3rem 0
 figure { margin: 0; } img { width: 100%; height: auto; } figcaption { font-size: .85rem; color: #555; }
 pre { background: #f6f6f6; padding: 1rem; overflow-x: auto; font-size: .8rem; }
 """
-
-NEW = ' class="new"'
 
 TRAINING = {
     EPOCHS["BvsL"]: "AUC of BvsL against epoch",
@@ -73,6 +73,8 @@ def make_report(histograms: HistogramFile | None, folder: Path, *, title: str) -
     if histograms is not None:
         rows = auc_table(histograms, regions)
         page.section("Areas under the ROC curves", *(auc_html(name, rows) for name in regions))
+        found = statistics(histograms, regions)
+        page.section("Data against MC", NOTE, *(statistics_html(name, found) for name in regions))
         page.section("Datasets", dataset_html(histograms))
     if training:
         page.section("Training", page.figures(training, large=True))

@@ -5,6 +5,7 @@ Layout of the output folder, which the report reads:
     REGION/VARIABLE.png   data/MC of every input and every discriminator
     REGION/roc.png        b against light, every tagger, raw and attacked
     auc.json              list of {region, tagger, attack, discriminator, auc}
+    statistics.csv        data/MC of every variable, tagger and attack: see plots.statistics
     auc_vs_epoch.png      of BvsL, if there are training histories; those of others are auc_vs_epoch_BvsC.png, ...
     susceptibility.png    if these know attacks
     loss_vs_epoch.png     if there are training histories
@@ -28,7 +29,8 @@ from plots.histories import Histories, attacks_of
 from plots.jobs import Job, draw_all
 from plots.roc import auc_table, roc
 from plots.scan import Scan, auc_vs_inputs
-from plots.shapes import filled, regions_of, scaled
+from plots.shapes import filled, regions_of, scaled, varied
+from plots.statistics import STATISTICS, statistics, write_statistics
 from plots.training import auc_vs_epoch, loss_vs_epoch, susceptibility
 
 ROC, AUC = "roc.png", "auc.json"
@@ -44,11 +46,14 @@ def make_plots(
     *,
     scan: Scan | None = None,
     regions: Sequence[str] | None = None,
+    only: str | None = None,
+    area: bool = False,
+    tables: bool = True,
     label: str = "Simulation",
     workers: int = 2,
     progress: bool = True,
 ) -> list[Path]:
-    """Write all figures and the table of AUCs into `folder`, each file whole or not at all.
+    """Write all figures, the table of AUCs and that of statistics into `folder`, each file whole or not at all.
 
     Args:
         histograms: the histogram file; without one, only the figures of trainings are drawn.
@@ -56,15 +61,19 @@ def make_plots(
         folder: where to write, see the top of this file.
         scan: the scan of inputs, if there is one.
         regions: regions to draw; all that hold jets by default.
+        only: regular expression; figures without a match in their name, like `BvsL` or `roc`, are not drawn.
+        area: scale the MC of data/MC figures to the area of the data.
+        tables: write the tables, too.
         label: text above the axes, "Simulation" or "Private work".
         workers: processes; with 1 everything is drawn in this one.
         progress: show a progress bar on stderr.
 
     Returns:
-        Paths of all files written, the table of AUCs last.
+        Paths of all files written, the tables last.
 
     Raises:
-        AdvtagError: an unknown or empty region, a figure that cannot be drawn, a folder that cannot be written.
+        AdvtagError: an unknown or empty region, nothing that `only` matches, a figure that cannot be drawn, a folder
+            that cannot be written.
     """
     console = Console(stderr=True)
     attacks = [] if histograms is None else attack_names(histograms)
@@ -74,15 +83,31 @@ def make_plots(
         console.print("no histograms: only the figures of trainings are drawn", style="yellow")
     else:
         names = wanted_regions(histograms, regions, console)
-        jobs += figures(histograms, folder, names, label)
+        jobs += figures(histograms, folder, names, label, area=area)
+    jobs = selected(jobs, only)
     with progress_bar("figures", show=progress) as bar:
         task = bar.add_task("plots", total=len(jobs))
         paths = draw_all(jobs, workers, lambda: bar.advance(task))
-    if histograms is not None:
+    if histograms is not None and tables:
         with whole_file(folder / AUC) as aside:
             aside.write_text(json.dumps(auc_table(histograms, names), indent=1, allow_nan=False))
-        paths.append(folder / AUC)
+        write_statistics(statistics(histograms, names), folder / STATISTICS)
+        paths += [folder / AUC, folder / STATISTICS]
     return paths
+
+
+def selected(jobs: list[Job], only: str | None) -> list[Job]:
+    """Those figures whose name, without its ending, has a match of a regular expression; all without one."""
+    if only is None:
+        return jobs
+    try:
+        found = [job for job in jobs if re.search(only, job.path.stem)]
+    except re.error as error:
+        raise AdvtagError(f"{only!r} is no regular expression ({error}); write BvsL, or BvsL|roc") from error
+    if not found:
+        names = dict.fromkeys(job.path.stem for job in jobs)
+        raise AdvtagError(f"no figure matches {only!r}; there are {', '.join(names)}")
+    return found
 
 
 def wanted_regions(file: HistogramFile, regions: Sequence[str] | None, console: Console) -> list[str]:
@@ -136,12 +161,15 @@ def training_figures(
         yield Job(folder / SCAN, auc_vs_inputs, scan, {"label": label})
 
 
-def figures(file: HistogramFile, folder: Path, regions: Sequence[str], label: str) -> Iterator[Job]:
+def figures(
+    file: HistogramFile, folder: Path, regions: Sequence[str], label: str, *, area: bool = False
+) -> Iterator[Job]:
     """Say what to draw of histograms, the large figures first, so that no worker is left alone with one at the end."""
     for region in regions:
         place, common = folder / file_name(region), {"label": label, "region": region}
         for name in (*file.discriminators, *file.inputs):
             options = {**common, "luminosity": file.luminosity, "discriminator": name in file.discriminators}
+            options |= {"variations": varied(file, name, region), "area": area}
             yield Job(place / f"{file_name(name)}.png", data_mc, scaled(file, name, region), options)
         if "BvsL" in file.discriminators:
             yield Job(place / ROC, roc, scaled(file, "BvsL", region), common)

@@ -4,8 +4,8 @@
 bin contents of one panel. Nothing here changes a histogram in place: `values(flow=True)` is a view of it.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import hist
 import numpy as np
@@ -13,7 +13,10 @@ import numpy as np
 from common.errors import AdvtagError
 from common.histograms import RAW, HistogramFile
 from plots.style import FLAVOURS, Array
+from plots.systematics import band, differences
 
+NOMINAL = "nominal"
+"""The variation that is none."""
 SHOWN_BINS = 40
 """Bins in which a discriminator is drawn; ROC curves use all of them."""
 
@@ -24,7 +27,7 @@ def regions_of(file: HistogramFile) -> list[str]:
     return list(dict.fromkeys(name for h in histograms for name in h.axes["region"]))
 
 
-def scaled(file: HistogramFile, variable: str, region: str, variation: str = "nominal") -> hist.Hist:
+def scaled(file: HistogramFile, variable: str, region: str, variation: str = NOMINAL) -> hist.Hist:
     """One variable in one region, MC scaled to the luminosity, datasets summed, flow bins kept.
 
     Raises:
@@ -45,6 +48,24 @@ def scaled(file: HistogramFile, variable: str, region: str, variation: str = "no
         target["value"] += part["value"] * factor
         target["variance"] += part["variance"] * factor**2
     return total
+
+
+def varied(file: HistogramFile, variable: str, region: str) -> dict[str, hist.Hist]:
+    """Those variations of one variable in one region that hold something, raw MC alone, as `scaled` gives them.
+
+    Raises:
+        AdvtagError: see `scaled`.
+    """
+    names = [name for name in file.histograms[variable].axes["variation"] if name != NOMINAL]
+    found = {}
+    for name in names:
+        shapes = scaled(file, variable, region, name)
+        if RAW in filled(shapes, "attack"):
+            attack = hist.axis.StrCategory([RAW], name="attack", growth=True)
+            raw = hist.Hist(*list(shapes.axes)[:2], attack, shapes.axes[-1], storage=hist.storage.Weight())
+            raw.view(flow=True)[...] = shapes.view(flow=True)[:, :, [shapes.axes["attack"].index(RAW)]]
+            found[name] = raw
+    return found
 
 
 def scale_of(file: HistogramFile, dataset: str) -> float:
@@ -117,10 +138,29 @@ class Stack:
     """Total MC by (tagger, attack)."""
     undefined: float
     """Part of the MC for which the discriminator is undefined."""
+    systematic: Array | None = None
+    """Distances down and up to the ends of the band of the variations, [2, bins]; see `plots.systematics.band`."""
+    factor: float = 1.0
+    """What the MC was multiplied with to have the area of the data."""
 
 
-def stack(shapes: hist.Hist, taggers: Sequence[str], *, discriminator: bool = False) -> Stack:
-    """Bin contents of a column: raw MC and data of the first tagger that has them, distorted MC of all."""
+def stack(
+    shapes: hist.Hist,
+    taggers: Sequence[str],
+    *,
+    discriminator: bool = False,
+    variations: Mapping[str, hist.Hist] | None = None,
+    area: bool = False,
+) -> Stack:
+    """Bin contents of a column: raw MC and data of the first tagger that has them, distorted MC of all.
+
+    Args:
+        shapes: from `scaled`.
+        taggers: of this column.
+        discriminator: the variable is an output of the taggers.
+        variations: from `varied`.
+        area: give the MC, distorted and varied too, the area of the data, where both have one.
+    """
     axis = shapes.axes[-1]
     integer = isinstance(axis, hist.axis.Integer)
     edges = np.asarray(axis.edges, float) - (0.5 if integer else 0.0)
@@ -129,8 +169,8 @@ def stack(shapes: hist.Hist, taggers: Sequence[str], *, discriminator: bool = Fa
     names = [name for name in filled(shapes, "flavour") if name != "data"]
     names = [name for name in FLAVOURS if name in names] + [name for name in names if name not in FLAVOURS]
 
-    def draw(flavours: Iterable[str], tagger: str, attack: str) -> tuple[Array, Array]:
-        values, variances = contents(shapes, flavours, tagger, attack)
+    def draw(flavours: Iterable[str], tagger: str, attack: str, source: hist.Hist = shapes) -> tuple[Array, Array]:
+        values, variances = contents(source, flavours, tagger, attack)
         return shown(values, discriminator=discriminator), shown(variances, discriminator=discriminator)
 
     first = with_raw(shapes, names, taggers)
@@ -139,7 +179,9 @@ def stack(shapes: hist.Hist, taggers: Sequence[str], *, discriminator: bool = Fa
     attacks = [name for name in filled(shapes, "attack") if name != RAW]
     pairs = {(tagger, attack): draw(names, tagger, attack) for tagger in taggers for attack in attacks}
     raw = contents(shapes, names, first, RAW)[0]
-    return Stack(
+    moved = {name: draw(names, first, RAW, other)[0] for name, other in (variations or {}).items()}
+    found = differences(mc, moved, area=area)
+    whole = Stack(
         edges=edges,
         integer=integer,
         flavours={name: draw([name], first, RAW)[0] for name in names},
@@ -149,6 +191,24 @@ def stack(shapes: hist.Hist, taggers: Sequence[str], *, discriminator: bool = Fa
         data_variance=data_variance if data_variance.any() else None,
         distorted={pair: values for pair, (values, variances) in pairs.items() if variances.any()},
         undefined=float(raw[0] / raw.sum()) if discriminator and raw.sum() else 0.0,
+        systematic=band(mc, found) if found else None,
+    )
+    return to_area(whole) if area else whole
+
+
+def to_area(s: Stack) -> Stack:
+    """The same with the MC scaled to the area of the data, if both have one."""
+    if s.data is None or s.data.sum() <= 0 or s.mc.sum() <= 0:
+        return s
+    factor = float(s.data.sum() / s.mc.sum())
+    return replace(
+        s,
+        flavours={name: values * factor for name, values in s.flavours.items()},
+        mc=s.mc * factor,
+        mc_variance=s.mc_variance * factor**2,
+        distorted={pair: values * factor for pair, values in s.distorted.items()},
+        systematic=None if s.systematic is None else s.systematic * factor,
+        factor=factor,
     )
 
 

@@ -28,6 +28,8 @@ LINES = ("#bd1f01", "#832db6", "#1b7837", "#e76300", "#08306b", "#a96b59", "#d01
 STYLES: tuple[Any, ...] = ("solid", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1.2, 1, 1.2)))
 BAND: dict[str, Any] = {"facecolor": "none", "edgecolor": "#444444", "hatch": "//////", "linewidth": 0}
 """The hatched band of statistical errors."""
+TOTAL: dict[str, Any] = {"facecolor": "#444444", "alpha": 0.3, "linewidth": 0}
+"""The grey band of statistical and systematic errors."""
 DPI = 100
 
 RC = {

@@ -54,6 +54,15 @@ def test_figures_take_the_place_of_earlier_ones(analysis):
     assert not (folder / "auc_vs_epoch.png").exists()  # the only history is of a tagger that is not configured
 
 
+def test_a_selection_leaves_the_others(analysis):
+    folder = draw(analysis, progress=False)
+    before = {path: path.read_bytes() for path in folder.rglob("*.*")}
+    draw(analysis, only="Jet_pt", regions=["ttbar"], area=True, progress=False)
+    after = {path: path.read_bytes() for path in folder.rglob("*.*")}
+    assert {path.name for path in before if before[path] != after[path]} == {"Jet_pt.png"}
+    assert before.keys() == after.keys()
+
+
 def test_histograms_and_trainings(analysis):
     (analysis.output / "taggers" / "t.history.jsonl").write_text(json.dumps(EPOCH))
     folder = draw(analysis, progress=False)

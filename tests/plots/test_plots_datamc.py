@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import StepPatch
 from matplotlib.text import Text
 
-from common.histograms import HistogramFile
+from common.histograms import AXES, Dataset, HistogramFile
 from plots.datamc import data_mc
 from plots.roc import roc
-from plots.shapes import contents, scaled, shown
+from plots.shapes import contents, scaled, shown, stack, varied
 from plots.style import FLAVOURS, attack_colours, save
 
 MC = ("udsg", "c", "b", "bb")
@@ -208,3 +208,99 @@ def test_users_names_do_not_break_the_figure(toy: HistogramFile, tmp_path: Path)
     ):
         assert any("a rather long nam" in text.get_text() for text in figure.findobj(Text))
         assert save(figure, tmp_path / f"{i}.png").stat().st_size > 10_000
+
+
+def known(data: tuple[float, ...] = (6.0, 12.0, 2.0)) -> HistogramFile:
+    """Three bins between flow bins, a scale of 2, one variation with two sides and one with one; all by hand."""
+    names = [["mc", "run"], ["r"], ["b", "udsg", "data"], ["nominal", "a_up", "a_down", "c"], ["t"], ["raw", "fgsm"]]
+    axes = [hist.axis.StrCategory(n, name=axis, growth=True) for n, axis in zip(names, AXES, strict=True)]
+    h = hist.Hist(*axes, hist.axis.Regular(3, 0, 3, name="x"), storage=hist.storage.Weight())
+
+    def put(values: tuple[float, ...], **where: str) -> None:
+        x = [-1.0, 0.5, 1.5, 2.5, 9.0]
+        h.fill(x=x, weight=values, **{"dataset": "mc", "region": "r", "tagger": "t", "attack": "raw"} | where)
+
+    put((1, 1, 3, 1, 0), flavour="b", variation="nominal")
+    put((0, 1, 1, 1, 1), flavour="udsg", variation="nominal")  # with b and flow bins: 3, 4, 3
+    put((1, 2, 3, 1, 0), flavour="b", variation="a_up")
+    put((0, 1, 1, 1, 1.5), flavour="udsg", variation="a_up")  # 4, 4, 3.5
+    put((1, 0, 3, 1, 0), flavour="b", variation="a_down")
+    put((0, 1, 1, 1, 1.25), flavour="udsg", variation="a_down")  # 2, 4, 3.25
+    put((1, 1, 2, 1, 0), flavour="b", variation="c")
+    put((0, 1, 1, 1, 1), flavour="udsg", variation="c")  # 3, 3, 3
+    put((0, 1, 3, 1, 1), flavour="b", variation="nominal", attack="fgsm")
+    put((0, 1, 1, 1, 1), flavour="udsg", variation="nominal", attack="fgsm")  # 2, 4, 4
+    if data:
+        for place, n in zip((0.5, 1.5, 2.5), data, strict=True):
+            h.fill(x=[place] * int(n), dataset="run", region="r", flavour="data", variation="nominal", tagger="t",
+                   attack="raw")  # fmt: skip
+    datasets = {"mc": Dataset(False, 1.0, 5.0, 10, 10), "run": Dataset(True, None, 20.0, 20, 20)}
+    return HistogramFile({"x": h}, ("x",), (), datasets, 10.0, {})
+
+
+def hatched_and_grey(axes) -> list[np.ndarray]:
+    found = [patch for patch in steps(axes) if patch.get_fill() and (patch.get_hatch() or patch.get_alpha() == 0.3)]
+    return [
+        np.stack([p.get_data().values, p.get_data().baseline]) for p in sorted(found, key=lambda p: not p.get_hatch())
+    ]
+
+
+def test_stack_ratio_and_bands_by_hand() -> None:
+    file = known()
+    shapes, variations = scaled(file, "x", "r"), varied(file, "x", "r")
+    assert list(variations) == ["a_up", "a_down", "c"]
+    figure = data_mc(shapes, luminosity=10.0, variations=variations)
+    top, ratio, distortion = figure.axes
+    mc, squares = np.array([6.0, 8.0, 6.0]), 4 * np.array([1 + 1 + 1, 9 + 1, 1 + 1 + 1])
+    systematic = np.array([[2.0, 2.0, 0.0], [2.0, 2.0, 1.0]])
+    error, (down, up) = np.sqrt(squares), np.sqrt(squares + systematic**2)
+    for axes, middle, unit in ((top, mc, 1.0), (ratio, 1.0, mc)):
+        stat, total = hatched_and_grey(axes)
+        np.testing.assert_allclose(stat, [middle + error / unit, middle - error / unit])
+        np.testing.assert_allclose(total, [middle + up / unit, middle - down / unit])
+    np.testing.assert_allclose(points(ratio)[1], [6 / 6, 12 / 8, 2 / 6])
+    np.testing.assert_allclose(line_of(distortion, attack_colours(["raw", "fgsm"])["fgsm"], "solid"), [4 / 6, 1, 8 / 6])
+    assert "MC stat. + syst." in texts(figure)
+
+
+def test_area_by_hand() -> None:
+    file = known(data=(6.0, 3.0, 1.0))
+    s = stack(scaled(file, "x", "r"), ["t"], variations=varied(file, "x", "r"), area=True)
+    assert s.factor == 10 / 20
+    np.testing.assert_allclose(s.mc, [3, 4, 3])
+    np.testing.assert_allclose(sum(s.flavours.values()), s.mc)
+    np.testing.assert_allclose(s.mc_variance, [3, 10, 3])
+    np.testing.assert_allclose(s.distorted["t", "fgsm"], [2, 4, 4])
+    a_up, a_down, c = (
+        10 / 11.5 * np.array([4, 4, 3.5]),
+        10 / 9.25 * np.array([2, 4, 3.25]),
+        10 / 9 * np.array([3, 3, 3]),
+    )
+    sides = np.stack([a_up - s.mc, a_down - s.mc])
+    one = np.abs(c - s.mc)
+    expected = np.sqrt([(-sides).max(0).clip(0) ** 2 + one**2, sides.max(0).clip(0) ** 2 + one**2])
+    np.testing.assert_allclose(s.systematic, expected)
+    figure = data_mc(scaled(file, "x", "r"), luminosity=10.0, area=True)
+    assert any("scaled to the area\nof the data, by 0.5\n" in text for text in texts(figure))
+    np.testing.assert_allclose(points(figure.axes[1])[1], [2, 3 / 4, 1 / 3])
+    assert "MC stat. + syst." not in texts(figure)
+
+
+def test_area_without_data_changes_nothing() -> None:
+    shapes = scaled(known(data=()), "x", "r")
+    assert stack(shapes, ["t"], area=True).factor == 1
+    assert not any("area" in text for text in texts(data_mc(shapes, luminosity=10.0, area=True)))
+
+
+def test_drawing_changes_no_histogram() -> None:
+    file = known()
+    shapes, variations = scaled(file, "x", "r"), varied(file, "x", "r")
+    histograms = [file.histograms["x"], shapes, *variations.values()]
+    before = [h.view(flow=True).copy() for h in histograms]
+    data_mc(shapes, luminosity=10.0, variations=variations, area=True)
+    for h, kept in zip(histograms, before, strict=True):
+        np.testing.assert_array_equal(h.view(flow=True), kept)
+
+
+def test_variations_that_were_never_filled_are_left_out(toy: HistogramFile) -> None:
+    assert varied(toy, "Jet_pt", "ttbar") == {}

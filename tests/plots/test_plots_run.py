@@ -1,6 +1,7 @@
 """All figures of a file, and the report of them."""
 
 import base64
+import csv
 import dataclasses
 import json
 import re
@@ -20,6 +21,7 @@ from plots.report import make_report
 from plots.roc import auc_table, roc
 from plots.run import attack_names, file_name, make_plots, training_figures
 from plots.shapes import scaled
+from plots.statistics import statistics
 
 NAMES = ("Jet_pt", "Jet_nSelectedTracks", "trackSip2dSig_0", "vertexMass", "trackSip2dSig_9")
 TRAINING = {"auc_vs_epoch.png", "susceptibility.png", "loss_vs_epoch.png"}
@@ -46,7 +48,7 @@ def small(build_toy: Callable[..., HistogramFile], **changes: object) -> Histogr
 def test_every_figure_is_there_and_is_a_picture(plotted) -> None:
     folder, paths = plotted
     expected = {f"{region}/{name}" for region in ("ttbar", "dijet") for name in FIGURES}
-    assert files_in(folder) == expected | TRAINING | {"auc.json"}
+    assert files_in(folder) == expected | TRAINING | {"auc.json", "statistics.csv"}
     assert {path.relative_to(folder).as_posix() for path in paths} == files_in(folder)
     for path in folder.rglob("*.png"):
         with Image.open(path) as image:
@@ -98,7 +100,7 @@ def test_table_of_aucs(plotted, toy) -> None:
 def test_empty_regions_are_skipped_with_a_note(build_toy, tmp_path: Path, capsys) -> None:
     file = small(build_toy, regions=("ttbar",))
     make_plots(file, {}, tmp_path, workers=1, progress=True)
-    assert files_in(tmp_path) == {"ttbar/Jet_pt.png", "ttbar/BvsL.png", "ttbar/roc.png", "auc.json"}
+    assert files_in(tmp_path) == {"ttbar/Jet_pt.png", "ttbar/BvsL.png", "ttbar/roc.png", "auc.json", "statistics.csv"}
     captured = capsys.readouterr()
     assert "region 'empty' holds no jets" in captured.err
     assert captured.out == ""
@@ -134,6 +136,32 @@ def test_a_failing_figure_leaves_no_half_written_file(toy, tmp_path: Path, monke
     left = list(tmp_path.rglob("*.*"))
     assert not [path for path in left if path.name == "Jet_pt.png" or "aside" in path.name]
     assert not (tmp_path / "auc.json").exists()
+
+
+def test_only_some_figures(build_toy, tmp_path: Path) -> None:
+    file = small(build_toy)
+    paths = make_plots(file, {}, tmp_path, only="^Jet|roc", regions=["dijet"], tables=False, workers=1, progress=False)
+    assert files_in(tmp_path) == {"dijet/Jet_pt.png", "dijet/roc.png"}
+    assert {path.relative_to(tmp_path).as_posix() for path in paths} == files_in(tmp_path)
+    with pytest.raises(AdvtagError, match=r"no figure matches 'pt_'; there are Jet_pt|BvsL"):
+        make_plots(file, {}, tmp_path, only="pt_", progress=False)
+    with pytest.raises(AdvtagError, match=r"'\(' is no regular expression \(missing"):
+        make_plots(file, {}, tmp_path, only="(", progress=False)
+
+
+def test_table_of_statistics(plotted, toy) -> None:
+    with (plotted[0] / "statistics.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert {row["region"] for row in rows} == {"ttbar", "dijet"}
+    assert len(rows) == len(statistics(toy, ["ttbar", "dijet"]))
+
+
+def test_report_says_what_is_visible(plotted, toy) -> None:
+    text = make_report(toy, plotted[0], title="t").read_text()
+    assert "<h2>Data against MC</h2>" in text
+    rows = statistics(toy, ["ttbar"])
+    mine = [r for r in rows if (r.tagger, r.attack, r.kind) == ("nominal", "pgd", "input") and r.verdict]
+    assert f"{sum(r.verdict == 'visible' for r in mine)} of {len(mine)}" in text
 
 
 def test_names_of_files() -> None:
@@ -179,7 +207,7 @@ def test_report_has_every_figure_and_every_auc(plotted, toy) -> None:
     assert "&quot;seed&quot;: 7" in text
     targets = {link["href"] for link in page.all("a")}
     assert targets == {f"#{section['id']}" for section in page.all("section")}
-    assert len(page.all("details")) == 2
+    assert len(page.all("details")) == 4
 
 
 def test_report_gives_the_loss_under_attack(plotted, toy) -> None:

@@ -1,0 +1,169 @@
+"""The table of data/MC statistics: every variable, region, tagger and attack, from a histogram file alone.
+
+Each row compares data with raw MC, or with MC under an attack, and a row of an attack says whether the attack would be
+seen: see `plots.compare` and `plots.visibility`. Inputs are compared in the bins of the feature card, with under- and
+overflow as bins of their own; discriminators in the bins in which they are drawn, without the jets for which they are
+undefined. The variations are those of the raw MC; where the MC is attacked they stay the same relative to the bin
+content.
+
+Correlations between inputs are not in a histogram file: an attack that is invisible here, variable by variable, can be
+visible in them. `attacks.distances` compares them on columns.
+"""
+
+import csv
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import hist
+import numpy as np
+
+from common.distances import js_distance
+from common.files import whole_file
+from common.histograms import RAW, HistogramFile
+from plots.compare import NAN, Bins, chi2_test, js_null, ks_test
+from plots.shapes import contents, filled, regions_of, scaled, shown, varied, with_raw
+from plots.style import Array
+from plots.systematics import differences
+from plots.visibility import Shift, shift
+
+STATISTICS = "statistics.csv"
+SEED = 1
+
+
+@dataclass(frozen=True)
+class Row:
+    """Data against MC; nan where there is nothing to compare, or too little for a test."""
+
+    region: str
+    variable: str
+    kind: str
+    """input or discriminator"""
+    tagger: str
+    """Empty for raw inputs, which are the same for every tagger."""
+    attack: str
+    data: float
+    """Sum over the compared bins; nan without data."""
+    mc: float
+    """The same, scaled to the luminosity."""
+    chi2: float
+    """With the normalisation of the luminosity and all uncertainties; see `plots.compare.chi2_test`."""
+    ndf: int
+    p: float
+    shape_chi2: float
+    """With the normalisation left free."""
+    shape_ndf: int
+    shape_p: float
+    ks: float
+    """Of shapes, statistical errors alone; see `plots.compare.ks_test`."""
+    ks_p: float
+    js: float
+    """Jensen-Shannon distance of shapes, base 2."""
+    js_null: float
+    """Its mean if data follow this MC, within statistical errors."""
+    js_null_95: float
+    """95 % quantile of the same."""
+    shift_chi2: float
+    """Attacked against raw MC, in units of the uncertainty of data/MC; see `plots.visibility.shift`. nan for raw."""
+    shift_noise: float
+    shift_ndf: int
+    shift_power: float
+    shift_power_least: float
+    verdict: str
+    """visible: a 95 % test of the shape rejects in at least half of all experiments; invisible; unclear; or empty."""
+
+
+def statistics(file: HistogramFile, regions: Iterable[str] | None = None) -> list[Row]:
+    """Rows in the order of regions, inputs, discriminators, taggers, attacks; none for what was never filled.
+
+    Args:
+        file: the histograms; without data, verdicts are for the data expected at its luminosity.
+        regions: all if not given.
+
+    Raises:
+        AdvtagError: an unknown region, a dataset that cannot be scaled.
+    """
+    chosen = regions_of(file) if regions is None else regions
+    return [row for region in chosen for variable in file.variables for row in variable_rows(file, region, variable)]
+
+
+def variable_rows(file: HistogramFile, region: str, variable: str) -> Iterator[Row]:
+    """Rows of one variable in one region."""
+    shapes, variations = scaled(file, variable, region), varied(file, variable, region)
+    discriminator = variable in file.discriminators
+    taggers = filled(shapes, "tagger")
+    for group in [[name] for name in taggers] if discriminator else [taggers] if taggers else []:
+        bins = raw_bins(shapes, variations, group, discriminator=discriminator)
+        pairs = [("" if not discriminator else group[0], RAW)]
+        pairs += [(tagger, attack) for tagger in group for attack in filled(shapes, "attack") if attack != RAW]
+        for tagger, attack in pairs:
+            moved, variance = bins.mc, bins.mc_variance
+            if attack != RAW:
+                moved, variance = _drawn(contents(shapes, mc_of(shapes), tagger, attack), discriminator)
+            if variance.any() or (attack == RAW and bins.data is not None):
+                kind = "discriminator" if discriminator else "input"
+                yield compared(bins, moved, variance, (region, variable, kind, tagger, attack))
+
+
+def compared(bins: Bins, moved: Array, variance: Array, key: tuple[str, str, str, str, str]) -> Row:
+    """One row: data against MC that was moved, or raw, and the verdict on the move."""
+    raw = key[-1] == RAW
+    here = bins if raw else bins.distorted(moved, variance)
+    seen = Shift() if raw else shift(bins, moved, variance)
+    null, null_95 = js_null(here, seed=SEED)
+    return Row(
+        *key,
+        NAN if here.data is None else float(here.data.sum()),
+        float(moved.sum()),
+        *chi2_test(here, shape=False),
+        *chi2_test(here, shape=True),
+        *ks_test(here),
+        NAN if here.data is None else float(js_distance(here.data, moved)),
+        null,
+        null_95,
+        seen.chi2,
+        seen.noise,
+        seen.ndf,
+        seen.power,
+        seen.power_least,
+        seen.verdict,
+    )
+
+
+def raw_bins(
+    shapes: hist.Hist, variations: dict[str, hist.Hist], taggers: Sequence[str], *, discriminator: bool
+) -> Bins:
+    """Data and raw MC of the first tagger that has them, and the variations of the MC."""
+    flavours = mc_of(shapes)
+    tagger = with_raw(shapes, flavours, taggers)
+    mc, mc_variance = _drawn(contents(shapes, flavours, tagger, RAW), discriminator)
+    data, data_variance = _drawn(contents(shapes, ["data"], with_raw(shapes, ["data"], taggers), RAW), discriminator)
+    moved = {
+        name: _drawn(contents(other, flavours, tagger, RAW), discriminator)[0] for name, other in variations.items()
+    }
+    there = bool(data_variance.any())
+    return Bins(data if there else None, data_variance if there else None, mc, mc_variance, differences(mc, moved))
+
+
+def mc_of(shapes: hist.Hist) -> list[str]:
+    """Flavours of simulated jets."""
+    return [name for name in shapes.axes["flavour"] if name != "data"]
+
+
+def _drawn(both: tuple[Array, Array], discriminator: bool) -> tuple[Array, Array]:
+    return (shown(both[0], discriminator=True), shown(both[1], discriminator=True)) if discriminator else both
+
+
+def write_statistics(rows: Iterable[Row], path: Path) -> None:
+    """Write the table as CSV, whole or not at all; what is undefined is empty."""
+    with whole_file(path) as aside, aside.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(field.name for field in fields(Row))
+        for row in rows:
+            writer.writerow(_cell(value) for value in asdict(row).values())
+
+
+def _cell(value: str | float) -> str:
+    if isinstance(value, str):
+        return value
+    return "" if np.isnan(value) else f"{value:.6g}"
