@@ -57,8 +57,11 @@ def variables_html(region: str, rows: Sequence[Row]) -> str:
     heads = "".join(f'<th class="text">{head}</th>' if head in HEADS[1:2] else f"<th>{head}</th>" for head in HEADS)
     heads += "".join(f'<th class="text">{escape(attack)}</th>' for attack in attacks)
     lines, last = [], ""
+    attacked = {row.variable for row in rows if row.tagger and row.attack != RAW}
     for variable, tagger in dict.fromkeys((row.variable, row.tagger) for row in rows):
-        raw = by_key.get((variable, tagger, RAW))
+        if not tagger and variable in attacked:
+            continue  # raw inputs are the same for every tagger, whose rows show them
+        raw = by_key.get((variable, tagger, RAW), by_key.get((variable, "", RAW)))
         numbers = "".join(f"<td>{cell}</td>" for cell in (raw_cells(raw) if raw is not None else [""] * 7))
         seen = "".join(
             f'<td class="text">{verdict_cell(by_key.get((variable, tagger, attack)))}</td>' for attack in attacks

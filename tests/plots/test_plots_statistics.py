@@ -268,6 +268,8 @@ def test_html(rows):
     visible = sum(r.verdict == "visible" for r in rows if (r.tagger, r.attack, r.kind) == ("nominal", "pgd", "input"))
     assert f'<td>pgd</td><td class="text">nominal</td><td class="text">{visible} of 1' in text
     assert f"<td>{rows[0].chi2:.1f}/{rows[0].ndf}</td><td>{rows[0].p:.3g}</td>" in text
+    lines = text.split("<details>")[1].split("<tr")
+    assert [line.count("<td>Jet_pt</td>") for line in lines] == [0, 0, 1, 1, 0, 0]  # a row for each tagger
     hostile = dataclasses.replace(rows[1], variable="<i>", tagger="<b>x", attack="<u>", region="<s>")
     page = statistics_html("<s>", [hostile])
     assert not any(name in page for name in ("<i>", "<b>x", "<u>", "<s>"))
