@@ -106,6 +106,13 @@ def test_p_values_of_consistent_toys_are_uniform(shape):
     assert np.mean(np.array(p) < 0.05) == pytest.approx(0.05, abs=0.035)
 
 
+def test_variations_under_an_attack_are_relative():
+    bins = bins_of(np.ones(3), [100.0, 0.0, 300.0], found=((np.array([10.0, 0.0, 70.0]),),))
+    moved = bins.distorted(np.array([50.0, 40.0, 310.0]), np.ones(3))
+    np.testing.assert_allclose(moved.differences[0][0], [5, 40 * 80 / 400, 310 * 70 / 300])
+    np.testing.assert_array_equal(moved.mc, [50, 40, 310])
+
+
 def test_few_entries_are_merged_from_the_left():
     mc = np.array([4.0, 7.0, 10.0, 3.0, 12.0, 2.0])
     starts = enough(bins_of(np.ones(6), mc), 1.0)

@@ -101,19 +101,19 @@ def test_a_small_shift_of_the_same_jets_on_small_and_large_samples(jets, verdict
 def test_the_noise_of_the_shift_is_subtracted():
     """The mean over samples of MC is the chi2 of the true shift, which one very large sample gives."""
     rng = np.random.default_rng(8)
-    edges, jets = np.linspace(0, 1, 21), 5000
+    edges, jets = np.linspace(0, 0.6, 13), 5000
 
     def sample(n):
         x = rng.beta(2, 5, n)
-        return [np.histogram(values, edges)[0] * jets / n for values in (x, x + 0.004)]
+        return [np.histogram(values.clip(0, 0.599), edges)[0] * jets / n for values in (x, x + 0.004)]
 
     raw, moved = sample(3_000_000)
-    true = shift(Bins(None, None, raw, raw), moved, moved)  # errors of `jets` jets
-    measured = true.chi2 + true.noise  # the large sample has no noise of its own
+    true = ((moved - raw) ** 2 / (2 * raw)).sum()  # data and MC have the error of `jets` jets
     found = [shift(Bins(None, None, raw, raw), moved, moved) for raw, moved in (sample(jets) for _ in range(60))]
     error = np.std([seen.chi2 for seen in found]) / np.sqrt(60)
-    assert np.mean([seen.noise for seen in found]) > 5 * error
-    assert np.mean([seen.chi2 for seen in found]) == pytest.approx(measured, abs=4 * error)
+    assert {seen.ndf for seen in found} == {11}
+    assert np.mean([seen.noise for seen in found]) > 8 * error
+    assert np.mean([seen.chi2 for seen in found]) == pytest.approx(true, abs=4 * error)
 
 
 def test_jets_that_change_places_on_a_small_sample_are_not_called_visible():
