@@ -81,7 +81,7 @@ def job(number: int, results: "multiprocessing.Queue[dict[str, float]]") -> None
         chunks = [chunk for file in files for chunk in chunks_left(file, output["counts"], CHUNKSIZE)]
         clock.append(time.perf_counter())
         before = memory("VmRSS")
-        output = _accumulate(chunks, Tiny(), output, run, store, False)
+        _accumulate(chunks, Tiny(), output, run, store, False)
         clock.append(time.perf_counter())
         lost = missing(files, output["counts"])
         book = [pages(f"dataset{k}", files, output["counts"]) for k in range(DATASETS)]
@@ -119,7 +119,7 @@ def main() -> None:
         results = context.Queue()
         process = context.Process(target=job, args=(size, results))
         process.start()
-        found.append(results.get())
+        found.append(results.get(timeout=1800))
         process.join()
         print(f"{size} files:", {key: round(value, 3) for key, value in found[-1].items()}, file=sys.stderr)
     figures = {

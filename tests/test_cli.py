@@ -77,9 +77,9 @@ def sections(**changes):
 
 def leftovers(folder):
     """What could be taken for a result: all but the configuration and the inputs that a test put there, what the check
-    of the files saw, what is known to be missing, and the hidden state that `--resume` goes on from.
+    of the files saw, what is known to be missing, how fast it was, and the hidden state that `--resume` goes on from.
     """
-    known = ("out_analysis", "preflight.json", "failed.json")
+    known = ("out_analysis", "preflight.json", "failed.json", "performance-columns.json", "performance-histograms.json")
     paths = (path.relative_to(folder) for path in folder.rglob("*"))
     return sorted(
         path.name

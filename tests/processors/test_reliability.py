@@ -303,6 +303,8 @@ def test_broken_off_while_adding_up(make_job, fault, error):
     job = make_job(60)
     with pytest.raises(error):
         job.run(AddingArrays(), chunksize=20, fault=fault)
+    if error is KeyboardInterrupt:  # it waited: the sum is whole, and kept
+        assert job.store.load()["counts"]["d"][job.paths[0]]["events"] == 40
     assert int(job.run(AddingArrays(), resume=True)["total"][0]) == job.expected
 
 
