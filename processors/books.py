@@ -95,7 +95,7 @@ def normalisation(file: File, counted: Counted | None) -> float:
     if before is None:  # data: weight 1
         return float(counted["sum_weights"])
     if counted["events"] == file.events:
-        if not math.isclose(counted["sum_weights"], before, rel_tol=1e-5, abs_tol=1e-5 * max(1, file.events)):
+        if not math.isclose(counted["sum_weights"], before, rel_tol=1e-6):
             raise AdvtagError(
                 f"{file.path}: genWeight adds up to {counted['sum_weights']:.8g}, and to {before:.8g} when the file "
                 "was checked; check it again with `advtag fileset --check`"
