@@ -132,7 +132,8 @@ def _scheduler(cluster: Cluster, name: str, credentials: Path) -> Any:
     if shutil.which(program) is None:
         raise AdvtagError(f"run.cluster: there is no {program} on this machine; log in to one that submits jobs")
     try:
-        from dask_jobqueue import HTCondorCluster, SLURMCluster
+        with children_without_interrupts():  # importing it replaces the handler of SIGINT, for good
+            from dask_jobqueue import HTCondorCluster, SLURMCluster
     except ImportError as error:
         raise AdvtagError("run.cluster: batch systems need `pip install advtag[condor]`") from error
     own = Security(

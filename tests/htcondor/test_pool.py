@@ -17,11 +17,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
-from dask_jobqueue.htcondor import HTCondorJob
 
 import processors.batch
 from common.errors import AdvtagError
 from common.histograms import read_histograms
+from common.interrupts import children_without_interrupts
 from configs.clusters import Cluster
 from configs.load import load_analysis
 from configs.schema import Run
@@ -30,6 +30,9 @@ from processors.clusters import MALLOC, ONE_THREAD, dask_client, worker_environm
 from processors.jobs import make_columns, make_histograms
 from processors.proxy import proxy_problem
 from tests.htcondor.conftest import ROOT, jobs, wait_until
+
+with children_without_interrupts():  # importing it replaces the handler of SIGINT, for good
+    from dask_jobqueue.htcondor import HTCondorJob
 
 pytestmark = pytest.mark.htcondor
 

@@ -5,14 +5,17 @@ import subprocess
 import sys
 
 import pytest
-from dask_jobqueue.slurm import SLURMJob
 
 from common.errors import AdvtagError
+from common.interrupts import children_without_interrupts
 from configs.schema import Run
 from processors.batch import free_port, job_options, summary
 from processors.clusters import MALLOC, ONE_THREAD, dask_client, worker_environment
 from processors.travel import send_package
 from tests.htcondor.conftest import bare_python  # noqa: F401
+
+with children_without_interrupts():  # importing it replaces the handler of SIGINT, for good
+    from dask_jobqueue.slurm import SLURMJob
 
 ENVIRONMENT = MALLOC | ONE_THREAD
 

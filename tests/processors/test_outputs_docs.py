@@ -56,7 +56,7 @@ def test_snippets(folder, monkeypatch, capsys, recwarn):
     snippets = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     assert len(snippets) == 7
     for snippet in snippets:
-        assert len(snippet.splitlines()) <= 4
+        assert len(snippet.splitlines()) <= 8
         exec(snippet, names)
     recwarn.clear()  # the snippets leave files open
     jets = names["b_jets"].num_rows

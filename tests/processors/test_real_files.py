@@ -33,6 +33,9 @@ def bare_count(path):
         if "Jet_nBHadrons" in names:
             nb = ak.to_numpy(ak.flatten(tree["Jet_nBHadrons"].array()[keep]))
         weights = tree["genWeight"].array() if "genWeight" in names else np.ones(tree.num_entries)
+        sums = {"genEventSumw", "genEventSumw_"}.intersection(file["Runs"].keys() if "Runs" in file else ())
+        if sums:
+            weights = file["Runs"][sums.pop()].array()  # of all events generated, those skimmed away included
         return tree.num_entries, pt, hadron, nb, float(np.sum(weights))
 
 
