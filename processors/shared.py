@@ -9,7 +9,6 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from common.errors import AdvtagError
-from common.provenance import provenance
 from configs.regions import Region
 from configs.schema import Analysis, Dataset
 from models.features import FeatureSet
@@ -20,6 +19,9 @@ from processors.preflight import CACHE
 from processors.preselection import Preselection
 from processors.run import Output
 from processors.store import digest
+
+ROOMS = ("attacks", "common", "configs", "models", "processors")
+"""Packages whose code the numbers of a job depend on."""
 
 
 def branches_of_selection(
@@ -61,9 +63,14 @@ def open_files(
 
 def shared_settings(analysis: Analysis, features: FeatureSet, is_data: dict[str, bool]) -> tuple[object, ...]:
     """What every job's numbers depend on; neither the files nor how it runs are among it."""
-    versions = provenance()
-    code = [versions["advtag"], versions["git"]]
-    return code, features.digest, analysis.selection.model_dump(mode="json"), is_data
+    return sources(), features.digest, analysis.selection.model_dump(mode="json"), is_data
+
+
+def sources() -> str:
+    """Digest of the code that makes numbers, and of its tables: a commit says nothing of a checkout with edits."""
+    root = Path(__file__).parents[1]
+    files = [path for room in ROOMS for kind in ("*.py", "*.yaml") for path in sorted((root / room).rglob(kind))]
+    return digest(*(path.read_bytes() for path in files))
 
 
 def contents(settings: Any) -> list[str]:
