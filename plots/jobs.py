@@ -11,6 +11,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from common.errors import AdvtagError
+from plots.catalogue import About
 from plots.style import save
 
 WORTH = 8
@@ -19,12 +20,13 @@ WORTH = 8
 
 @dataclass(frozen=True)
 class Job:
-    """One figure: where it goes, the function that draws it, and the little that it needs."""
+    """One figure: where it goes, the function that draws it, the little that it needs, and what it shows."""
 
     path: Path
     draw: Callable[..., Figure]
     what: Any
     options: dict[str, Any] = field(default_factory=dict)
+    about: About | None = None
 
     def run(self) -> Path:
         """Draw and save.
