@@ -73,6 +73,21 @@ NamedAttack = Annotated[
 ]
 
 
+class Fold(Section):
+    """Cross-validation: of the events of the training and validation splits, the part `number` of `of` validates, the
+    others train. The parts are made by a hash of run, luminosity block and event; the test split stays what it is.
+    """
+
+    number: Annotated[int, Field(ge=0)]
+    of: Annotated[int, Field(ge=2)]
+
+    @model_validator(mode="after")
+    def _is_one_of_them(self) -> "Fold":
+        if self.number >= self.of:
+            raise ValueError(f"number: folds are counted from 0 to {self.of - 1}")
+        return self
+
+
 class Training(Section):
     """One tagger to train."""
 
@@ -109,6 +124,8 @@ class Training(Section):
     validation_jets: Number | None = None
     """Jets of the validation split that are looked at, a random part of it; None: all."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
+    fold: Fold | None = None
+    """None: the splits of the columns."""
 
     @model_validator(mode="after")
     def _scheme_has_its_attack(self) -> "Training":

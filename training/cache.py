@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from common.errors import AdvtagError
 from common.files import cannot_write, whole_folder
+from configs.training import Fold
 from models.features import FeatureSet
 from models.inputs import Inputs
 from training.columns import Sample
@@ -104,13 +105,15 @@ class Cache:
     """of columns and feature card"""
 
 
-def open_cache(columns: Path) -> Cache:
+def open_cache(columns: Path, fold: Fold | None = None) -> Cache:
     """Open the cache of a folder of columns; where there is none, or a damaged one, build it first.
+
+    Each fold has a cache of its own.
 
     Raises:
         AdvtagError: no columns, bad ones (see `build`), or nowhere to write
     """
-    parquet = find_columns(columns)
+    parquet = find_columns(columns, fold)
     folder = columns.parent / "cache" / parquet.digest
     cache = _open(folder, parquet)
     if cache is None:
@@ -118,7 +121,7 @@ def open_cache(columns: Path) -> Cache:
             cache = _open(folder, parquet)  # somebody else may have built it meanwhile
             if cache is None:
                 build(parquet, folder)
-                _remove_others(folder, columns.name)
+                _remove_others(folder, owner(parquet))
                 cache = _open(folder, parquet)
     if cache is None:
         raise AdvtagError(f"{folder}: damaged as soon as it was written; look at the disk")
@@ -148,11 +151,17 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
 
 
+def owner(parquet: ParquetColumns) -> str:
+    """What the cache is of: the name of the columns, and the fold."""
+    fold = parquet.fold
+    return parquet.folder.name if fold is None else f"{parquet.folder.name}, fold {fold.number} of {fold.of}"
+
+
 def _remove_others(folder: Path, columns: str) -> None:
     """Remove the caches of what `columns` was before."""
-    for owner in folder.parent.glob(f"*/{OWNER}"):
-        if owner.parent.name != folder.name and owner.read_text(encoding="utf-8") == columns:
-            shutil.rmtree(owner.parent, ignore_errors=True)
+    for file in folder.parent.glob(f"*/{OWNER}"):
+        if file.parent.name != folder.name and file.read_text(encoding="utf-8") == columns:
+            shutil.rmtree(file.parent, ignore_errors=True)
 
 
 def build(parquet: ParquetColumns, folder: Path) -> None:
@@ -168,12 +177,12 @@ def build(parquet: ParquetColumns, folder: Path) -> None:
         for name, files in parquet.files.items():
             for path in files:
                 for batch in batches(path, parquet, inputs=True):
-                    rows, split_of = rows_of(batch, parquet, survey.mean_weight[name], path), batch["split"].to_numpy()
+                    rows, split_of = rows_of(batch, parquet, survey.mean_weight[name], path), parquet.splits_of(batch)
                     for split, writer in writers.items():
                         writer.add(rows, np.flatnonzero(split_of == parquet.splits[split]))
         for writer in writers.values():
             writer.sort()
-        (aside / OWNER).write_text(parquet.folder.name, encoding="utf-8")
+        (aside / OWNER).write_text(owner(parquet), encoding="utf-8")
 
 
 class Writer:

@@ -16,9 +16,10 @@ import torch
 from numpy.typing import DTypeLike, NDArray
 
 from common.errors import AdvtagError
+from configs.training import Fold
 from models.classes import CLASSES
 from models.features import FeatureSet
-from models.keys import jet_keys, mix
+from models.keys import jet_keys, mix, reseed
 
 SPLITS = ("train", "validation")
 """Those that a tagger is trained on; the test split is not looked at."""
@@ -27,6 +28,8 @@ BATCH = 1 << 15
 HASH_BITS = 12
 """Jets are counted by so many leading bits of their hash."""
 IDENTITY = ("run", "luminosityBlock", "event", "jet_index")
+FOLDING = 0xF01D
+"""Folds and other random choices are independent."""
 INTEGERS = (*IDENTITY, "flavour", "split")
 FLOATS = ("weight", "jet_pt", "jet_eta")
 TYPES: dict[str, DTypeLike] = {
@@ -57,9 +60,21 @@ class ParquetColumns:
     """of manifest, feature card, and names and sizes of the files"""
     per_weight: dict[str, float] | None = None
     """pb per unit of generator weight of each dataset, if datasets are mixed by their cross-sections"""
+    fold: Fold | None = None
+
+    def splits_of(self, batch: Any) -> NDArray[np.int8]:
+        """Codes of the splits, int8 [jets]; with a fold, training and validation jets are divided anew, by events."""
+        split: NDArray[np.int8] = batch["split"].to_numpy()
+        if self.fold is None:
+            return split
+        event = jet_keys(*(batch[name].to_numpy() for name in IDENTITY[:-1]), np.zeros(len(split), np.int8))
+        inside = (reseed(event, FOLDING) % self.fold.of == self.fold.number).numpy()  # torch: never negative
+        train, validation = (self.splits[name] for name in SPLITS)
+        divided = np.where(inside, validation, train).astype(np.int8)
+        return np.where(np.isin(split, (train, validation)), divided, split)
 
 
-def find_columns(folder: Path) -> ParquetColumns:
+def find_columns(folder: Path, fold: Fold | None = None) -> ParquetColumns:
     """Look at the manifest and at the names of the files.
 
     Raises:
@@ -82,8 +97,9 @@ def find_columns(folder: Path) -> ParquetColumns:
         sizes = [f"{path.relative_to(folder)} {path.stat().st_size}" for paths in files.values() for path in paths]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
         raise AdvtagError(f"{folder}: no columns there; make them with `advtag columns CONFIG`") from error
-    digest = hashlib.sha256("\n".join([text, features.digest, *sizes]).encode()).hexdigest()[:16]
-    return ParquetColumns(folder, files, features, classes, splits, digest, per_weight)
+    divided = [] if fold is None else [fold.model_dump_json()]
+    digest = hashlib.sha256("\n".join([text, features.digest, *sizes, *divided]).encode()).hexdigest()[:16]
+    return ParquetColumns(folder, files, features, classes, splits, digest, per_weight, fold)
 
 
 class Survey:
@@ -128,7 +144,7 @@ class Survey:
         codes = self.parquet.splits
         for path in files:
             for batch in batches(path, self.parquet, inputs=False):
-                split_of, target = batch["split"].to_numpy(), _target(batch, self.parquet, path)
+                split_of, target = self.parquet.splits_of(batch), _target(batch, self.parquet, path)
                 place = leading(hashed(_key(batch)))
                 for split, jets in self.jets.items():
                     jets += np.bincount(place[split_of == codes[split]], minlength=len(jets))

@@ -6,6 +6,7 @@ advtag train CONFIG
 import hashlib
 import json
 import math
+import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -21,7 +22,7 @@ from common.progress import progress_bar
 from common.provenance import provenance
 from configs.attacks import Attack as AttackConfig
 from configs.schema import Analysis
-from configs.training import Training
+from configs.training import Fold, Training
 from models.features import load_features
 from models.tagger import Tagger
 from training.batches import batches_of
@@ -64,25 +65,20 @@ def train_all(
     build_attacks(analysis.attacks)  # refuse a wrong one before anything is trained
     for settings in analysis.training.values():
         scheme_of(settings, analysis)
-    cache = open_cache(analysis.output / "columns")
-    card = load_features(analysis.features)
-    if cache.features.digest != card.digest:
-        raise AdvtagError(
-            f"{analysis.output / 'columns'}: made with feature card {cache.features.name!r} "
-            f"({cache.features.digest}), the configuration says {card.name!r} ({card.digest}); "
-            "run `advtag columns` again"
-        )
+    caches = {settings.fold: _cache(analysis, settings.fold) for settings in analysis.training.values()}
     folder = analysis.output / "taggers"
     with world() as here, Stopping(minutes) as stopping, progress_bar("epochs", show=progress and here.writes) as bar:
         one_thread_on(here.device)
         for name, settings in analysis.training.items():
             task = bar.add_task(f"{name} on {here.device}", total=settings.epochs)
 
-            def show(history: History, name: str = name, task: Any = task) -> None:
+            def show(history: History, name: str = name, task: Any = task, epochs: int = settings.epochs) -> None:
                 bar.update(task, completed=len(history), description=f"{name}: {summary(history[-1])}")
+                if here.writes and not progress:  # a batch job, whose output is looked at while it runs
+                    print(f"{name}: epoch {len(history)} of {epochs}: {summary(history[-1])}", file=sys.stderr)
 
             records = Records(folder, name)
-            train(cache, settings, analysis, records, here, stopping, restart=restart, after_epoch=show)
+            train(caches[settings.fold], settings, analysis, records, here, stopping, restart=restart, after_epoch=show)
     return [folder / f"{name}.safetensors" for name in analysis.training]
 
 
@@ -157,9 +153,33 @@ def train(
     return tagger.eval()
 
 
+def _cache(analysis: Analysis, fold: Fold | None) -> Cache:
+    cache = open_cache(analysis.output / "columns", fold)
+    card = load_features(analysis.features)
+    if cache.features.digest != card.digest:
+        raise AdvtagError(
+            f"{analysis.output / 'columns'}: made with feature card {cache.features.name!r} "
+            f"({cache.features.digest}), the configuration says {card.name!r} ({card.digest}); "
+            "run `advtag columns` again"
+        )
+    return cache
+
+
 def attack_of(settings: Training, analysis: Analysis) -> AttackConfig | None:
     """The attack of the training, whether it is written there or named."""
     return analysis.attacks[settings.attack] if isinstance(settings.attack, str) else settings.attack
+
+
+def described(attack: AttackConfig) -> dict[str, Any]:
+    """The parameters of an attack. A table of uncertainties is named by its contents: its path is another wherever a
+    batch job runs.
+    """
+    parameters: dict[str, Any] = json.loads(attack.model_dump_json())
+    if isinstance(attack.scale, Path):
+        parameters["scale"] = (
+            f"{attack.scale.name}, sha256 {hashlib.sha256(attack.scale.read_bytes()).hexdigest()[:16]}"
+        )
+    return parameters
 
 
 def scheme_of(settings: Training, analysis: Analysis) -> Scheme:
@@ -200,8 +220,8 @@ def digest_of(cache: Cache, settings: Training, attack: AttackConfig | None) -> 
     open_ended = {"patience"} if settings.schedule == "cosine" else {"patience", "epochs"}
     parts = [
         cache.digest,
-        settings.model_dump_json(exclude=open_ended),
-        "" if attack is None else attack.model_dump_json(),
+        settings.model_dump_json(exclude={*open_ended, "attack"}),
+        "" if attack is None else json.dumps(described(attack)),
     ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
@@ -210,7 +230,8 @@ def new_tagger(cache: Cache, settings: Training, attack: AttackConfig | None, na
     """An untrained tagger, standardised with the training jets, that knows how it is going to be trained."""
     training = {"name": name, **json.loads(settings.model_dump_json()), "versions": provenance()}
     if attack is not None:
-        training["attack_parameters"] = json.loads(attack.model_dump_json())
+        training["attack_parameters"] = described(attack)
+        training["attack"] = settings.attack if isinstance(settings.attack, str) else described(attack)
     mean, std = standardisation(cache.train)
     return Tagger(
         cache.features,
