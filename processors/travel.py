@@ -13,10 +13,6 @@ from typing import Any
 import cloudpickle
 from distributed import Client, WorkerPlugin
 
-PACKAGES = ("attacks", "common", "configs", "models", "processors", "training")
-"""All that a chunk or a training may import."""
-PATTERNS = ("*.py", "*.yaml")
-
 
 class Package(WorkerPlugin):  # type: ignore[misc]
     """Puts the sources first on the path of a worker, before its first task.
@@ -43,20 +39,10 @@ class Package(WorkerPlugin):  # type: ignore[misc]
         sys.path.insert(0, str(folder))
 
 
-def archive() -> bytes:
-    """The sources that run here, whether checkout or installed wheel, as a zip."""
-    root = Path(__file__).parent.parent
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as sources:
-        for package in PACKAGES:
-            for pattern in PATTERNS:
-                for path in sorted((root / package).rglob(pattern)):
-                    sources.write(path, path.relative_to(root))
-    return packed.getvalue()
-
-
 def send_package(client: Client) -> None:
     """Give all workers of the client, present and future, the package that runs here."""
+    from common.sources import PACKAGES, archive  # here: the workers have no `common` when they get this module
+
     module = sys.modules[__name__]
     cloudpickle.register_pickle_by_value(module)
     try:
