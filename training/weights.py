@@ -41,7 +41,7 @@ class PtEtaFlavourWeights:
     without jets of flavour f weighs 0 for f. Jets outside the edges count in the outermost bins.
 
     Args:
-        counts: float [classes, pt bins, eta bins], sums of generator weights; `fit` makes them
+        counts: float [classes, pt bins, eta bins], sums of generator weights; `spectra` makes them
         form: which
         cap: largest weight
 
@@ -70,12 +70,7 @@ class PtEtaFlavourWeights:
         Raises:
             AdvtagError: the generator weights add up to nothing positive
         """
-        bins = classes * BINS[0] * BINS[1]
-        counts = torch.zeros(bins, dtype=torch.float64)
-        for sample in jets.chunks() if isinstance(jets, Stored) else jets:
-            place = _place(sample.target, sample.pt, sample.eta)
-            counts += torch.bincount(place, sample.weight.double(), bins).cpu()
-        return cls(counts.view(classes, *BINS).numpy(), form, cap=cap)
+        return cls(spectra(jets, classes), form, cap=cap)
 
     def __call__(self, target: Tensor, pt: Tensor, eta: Tensor) -> Tensor:
         """Weight of each jet from its class, int, and pt [GeV] and eta, [jets] each: float64 [jets], likewise on the
@@ -86,6 +81,16 @@ class PtEtaFlavourWeights:
     def of(self, sample: Sample) -> Tensor:
         """What the loss of each jet counts, float32 [jets]: this weight times the generator's."""
         return (self(sample.target, sample.pt, sample.eta) * sample.weight).float()
+
+
+def spectra(jets: Stored | Iterable[Sample], classes: int) -> NDArray[np.float64]:
+    """Sums of the generator weights of jets on disk or in chunks, float64 [classes, pt bins, eta bins]."""
+    bins = classes * BINS[0] * BINS[1]
+    counts = torch.zeros(bins, dtype=torch.float64)
+    for sample in jets.chunks() if isinstance(jets, Stored) else jets:
+        place = _place(sample.target, sample.pt, sample.eta)
+        counts += torch.bincount(place, sample.weight.double(), bins).cpu()
+    return counts.view(classes, *BINS).numpy()
 
 
 def _balanced(counts: NDArray[np.float64]) -> NDArray[np.float64]:
