@@ -2,7 +2,7 @@
 
 python benchmarks/processors.py [--events 500000] [--repeat 2]
 
-The file has 1,200 branches like NanoAOD. All read 67 inputs and fill them and 4 discriminators, raw and under FGSM
+The file has 1,200 branches like NanoAOD. All read 67 inputs and fill them, 4 discriminators and 4 node outputs, raw and under FGSM
 (20 % cap and bounds), by flavour, Weight storage; one thread. Their histograms are compared.
 
     bare    uproot, numpy, torch, one `hist.fill` per variable with a flavour category: without a framework
@@ -37,7 +37,8 @@ from coffea.nanoevents import NanoAODSchema
 
 from attacks import FGSM, Budget
 from configs.schema import Dataset, Region, Run, Selection
-from models.discriminators import DISCRIMINATORS, discriminators
+from models.classes import TAGGER_SCORES
+from models.discriminators import tagger_scores
 from models.features import FeatureSet, load_features
 from models.tagger import Tagger, tagger_from_bytes
 from processors.blocks import Fill, Filler, Layout
@@ -89,7 +90,7 @@ def uncoupled(features: FeatureSet) -> FeatureSet:
 def bare(path: Path, features: FeatureSet, tagger: Tagger) -> dict[str, hist.Hist]:
     """The loop as usually written."""
     axes = [input_axis(feature) for feature in features.inputs]
-    axes += [hist.axis.Regular(1000, 0, 1, name=name) for name in DISCRIMINATORS]
+    axes += [hist.axis.Regular(1000, 0, 1, name=name) for name in TAGGER_SCORES]
     first = (hist.axis.IntCategory([0, 1], name="attack"), hist.axis.IntCategory(FLAVOURS, name="flavour"))
     histograms = {axis.name: hist.Hist(*first, axis, storage=hist.storage.Weight()) for axis in axes}
     for values, present, flavour, weight in read(path, features):
@@ -107,7 +108,7 @@ def bare(path: Path, features: FeatureSet, tagger: Tagger) -> dict[str, hist.His
 def tuned(path: Path, features: FeatureSet, tagger: Tagger) -> dict[str, hist.Hist]:
     """The loop with feature-major arrays and integer axes."""
     axes = [input_axis(feature) for feature in features.inputs]
-    axes += [hist.axis.Regular(1000, 0, 1, name=name) for name in DISCRIMINATORS]
+    axes += [hist.axis.Regular(1000, 0, 1, name=name) for name in TAGGER_SCORES]
     first = (bh.axis.Integer(0, 2, underflow=False), bh.axis.Integer(0, 4, underflow=False))
     histograms = {axis.name: bh.Histogram(*first, axis, storage=bh.storage.Weight()) for axis in axes}
     for values, present, flavour, weight in read(path, features):
@@ -167,8 +168,8 @@ def network(values, present, flavour, tagger: Tagger, features: FeatureSet, batc
             low = torch.minimum(torch.maximum(x - reach, bounds[:, 0]), x)
             high = torch.maximum(torch.minimum(x + reach, bounds[:, 1]), x)
             y = torch.clamp(x + EPSILON * tagger.std * gradient.sign(), low, high)
-            raw.append(discriminators(logits.softmax(1), tagger.classes))
-            attacked.append(discriminators(tagger(y, there).softmax(1), tagger.classes))
+            raw.append(tagger_scores(logits.softmax(1), tagger.classes))
+            attacked.append(tagger_scores(tagger(y, there).softmax(1), tagger.classes))
             moved[rows] = y.numpy()
 
     def joined(parts: list[dict[str, torch.Tensor]]) -> dict[str, np.ndarray]:
@@ -205,7 +206,7 @@ class Usual(processor.ProcessorABC):
         raw, attacked, moved = network(values, present, flavour, tagger, self.features, batch=len(values))
         first = (hist.axis.StrCategory(["raw", "fgsm"], name="attack"), hist.axis.IntCategory(FLAVOURS, name="flavour"))
         axes = [input_axis(feature) for feature in self.features.inputs]
-        axes += [hist.axis.Regular(1000, 0, 1, name=name) for name in DISCRIMINATORS]
+        axes += [hist.axis.Regular(1000, 0, 1, name=name) for name in TAGGER_SCORES]
         histograms = {axis.name: hist.Hist(*first, axis, storage=hist.storage.Weight()) for axis in axes}
         for attack, content, scores in (("raw", values, raw), ("fgsm", moved, attacked)):
             for row, name in enumerate(self.features.names):

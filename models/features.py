@@ -18,7 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from common.errors import AdvtagError
 from common.histograms import AXES
-from models.classes import DISCRIMINATORS
+from models.classes import TAGGER_SCORES
 
 
 class Frozen(BaseModel):
@@ -118,7 +118,7 @@ class FeatureSet(Frozen):
         twice = {name for name in self.names if self.names.count(name) > 1}
         if twice:
             raise ValueError(f"input {', '.join(sorted(twice))} appears twice")
-        taken = {*AXES, *DISCRIMINATORS}.intersection(self.names)
+        taken = {*AXES, *TAGGER_SCORES}.intersection(self.names)
         if taken:
             raise ValueError(f"input {taken.pop()!r}: histograms use that name; choose another")
         return self

@@ -41,6 +41,8 @@ RC = {
     "ytick.major.size": 7,
     "xtick.minor.size": 3.5,
     "ytick.minor.size": 3.5,
+    "xtick.minor.ndivs": 2,  # every tick costs half a millisecond, a figure has hundreds
+    "ytick.minor.ndivs": 2,
 }
 
 
@@ -52,9 +54,16 @@ def cms_style() -> Iterator[None]:
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write a figure as PNG aside, rename it into place, and free the figure.
+    """Write a figure as PNG, and as PDF beside it, each aside and renamed into place; free the figure.
 
-    A palette of 128 colours makes the files three times smaller than matplotlib's own.
+    A palette of 128 colours makes the PNGs three times smaller than matplotlib's own.
+
+    Args:
+        figure: is empty afterwards.
+        path: of the PNG.
+
+    Returns:
+        Path of the PNG.
     """
     figure.set_dpi(DPI)
     canvas = FigureCanvasAgg(figure)
@@ -65,6 +74,8 @@ def save(figure: Figure, path: Path) -> Path:
     image.putpalette([255 if level > 250 else level for level in image.getpalette() or []])  # keep white white
     with whole_file(path) as aside:
         image.save(aside, format="PNG")
+    with whole_file(path.with_suffix(".pdf")) as aside, cms_style():
+        figure.savefig(aside, format="pdf", metadata={"CreationDate": None})  # the same figure is the same file
     figure.clear()
     return path
 
@@ -79,9 +90,9 @@ def headline(left: Axes, right: Axes, label: str, luminosity: float | None = Non
     """
     if "preliminary" in label.lower():
         raise AdvtagError(f'plot label "{label}" claims an approval; use "Simulation" or "Private work"')
-    left.set_title(plain(label), loc="left", fontweight="bold", fontstyle="italic", fontsize=17, pad=7)
+    left.set_title(plain(label), loc="left", fontweight="bold", fontstyle="italic", fontsize=17, y=1.0, pad=7)
     if luminosity is not None:
-        right.set_title(luminosity_text(luminosity), loc="right", fontsize=15, pad=7)
+        right.set_title(luminosity_text(luminosity), loc="right", fontsize=15, y=1.0, pad=7)
 
 
 def luminosity_text(luminosity: float) -> str:

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from attacks import Attack
 from attacks.gradient import CleanPass, shared
 from common.histograms import RAW
-from models.classes import CLASSES, DISCRIMINATORS
-from models.discriminators import discriminators
+from models.classes import CLASSES, TAGGER_SCORES
+from models.discriminators import tagger_scores
 from models.inputs import Inputs
 from models.tagger import Tagger
 
@@ -21,7 +21,7 @@ TRANSFER = "@"
 """Attack `fgsm@nominal`: examples that fgsm made on the tagger `nominal`, shown to another one."""
 
 Scores = dict[str, NDArray[np.floating]]
-"""discriminator -> [jets]"""
+"""discriminator or node output -> [jets]"""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class _Filled:
     def __init__(self, jets: int, shown: Mapping[str, Tagger], features: int) -> None:
         real = torch.empty(0, dtype=next(iter(shown.values())).mean.dtype).numpy().dtype
         self.moved = np.empty((features, jets), real)
-        self.scores = {name: {score: np.empty(jets, real) for score in DISCRIMINATORS} for name in shown}
+        self.scores = {name: {score: np.empty(jets, real) for score in TAGGER_SCORES} for name in shown}
 
     def put(self, batch: slice, jets: Inputs | None, scores: Mapping[str, Mapping[str, torch.Tensor]]) -> None:
         if jets is not None:
@@ -108,7 +108,7 @@ def _in_batches(
                 moved = attack(tagger, jets, clean.target)
                 scores = {other: _scores(seen, moved) for other, seen in shown.items()}
                 filled[attack_name].put(batch, moved, scores)
-        raw.put(batch, None, {name: discriminators(clean.logits().softmax(1), tagger.classes)})
+        raw.put(batch, None, {name: tagger_scores(clean.logits().softmax(1), tagger.classes)})
     yield Evaluated(name, RAW, None, raw.scores)
     while filled:
         attack_name = next(iter(filled))
@@ -127,4 +127,4 @@ def _batches(inputs: Inputs, tagger: Tagger) -> Iterator[tuple[slice, Inputs]]:
 
 def _scores(tagger: Tagger, jets: Inputs) -> dict[str, torch.Tensor]:
     with torch.no_grad():
-        return discriminators(tagger(jets.values, jets.present).softmax(1), tagger.classes)
+        return tagger_scores(tagger(jets.values, jets.present).softmax(1), tagger.classes)

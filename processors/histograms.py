@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from attacks import Attack
 from common.histograms import RAW
 from configs.schema import Region, Selection
-from models.classes import DISCRIMINATORS
+from models.classes import NODES, TAGGER_SCORES
 from models.features import FeatureSet, Input
 from models.inputs import Inputs
 from models.keys import jet_keys
@@ -82,7 +82,7 @@ class HistogramProcessor(processor.ProcessorABC):  # type: ignore[misc]
         self.device = device
         self.parts = parts
         self.inputs = Layout(tuple(input_axis(feature) for feature in features.inputs))
-        self.scores = Layout(tuple(score_axis(name) for name in DISCRIMINATORS))
+        self.scores = Layout(tuple(score_axis(name) for name in TAGGER_SCORES))
 
     def process(self, events: Any) -> dict[str, Any]:
         """Fill a chunk; return its counts, cutflows `{"cutflow": {dataset: {region: {cut: [events, weights]}}}}`, and
@@ -144,7 +144,7 @@ class HistogramProcessor(processor.ProcessorABC):  # type: ignore[misc]
     ) -> tuple[dict[str, Block], dict[str, Block]]:
         """Blocks of inputs and of scores; the scores themselves are added to `kept` by (tagger, attack)."""
         inputs, scores = Filler(self.inputs, jets.flavour, fills), Filler(self.scores, jets.flavour, fills)
-        present, everywhere = jets.present.T, [np.ones(len(jets), np.bool_)] * len(DISCRIMINATORS)
+        present, everywhere = jets.present.T, [np.ones(len(jets), np.bool_)] * len(TAGGER_SCORES)
         weights = tuple(dict.fromkeys(name for fill in fills for name in fill.weights))
         # the raw inputs are the same whatever the tagger: filled once, entered under each
         inputs.fill(ALL, RAW, jets.values.T, present, weights)
@@ -196,5 +196,6 @@ def input_axis(feature: Input) -> hist.axis.AxesMixin:
 
 
 def score_axis(name: str) -> hist.axis.AxesMixin:
-    """Axis of a discriminator, [0, 1]; where it is undefined it is -1, in the underflow."""
-    return hist.axis.Regular(DISCRIMINATOR_BINS, 0, 1, name=name, label=name)
+    """Axis of a discriminator or node output, [0, 1]; where it is undefined it is -1, in the underflow."""
+    label = f"P({name.removeprefix('prob_')})" if name in NODES else name
+    return hist.axis.Regular(DISCRIMINATOR_BINS, 0, 1, name=name, label=label)

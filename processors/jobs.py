@@ -13,7 +13,7 @@ from common.histograms import HISTOGRAMS, HistogramFile
 from common.histograms import Dataset as HistogramDataset
 from common.provenance import provenance
 from configs.schema import Analysis
-from models.classes import CLASSES, DISCRIMINATORS
+from models.classes import CLASSES, TAGGER_SCORES
 from models.features import load_features
 from models.tagger import load_tagger, read_tagger
 from processors.books import Counts, pages, total
@@ -184,7 +184,7 @@ def one_dataset(
     return HistogramFile(
         histograms=job.histograms(name, blocks),
         inputs=job.features.names,
-        discriminators=tuple(DISCRIMINATORS),
+        discriminators=tuple(TAGGER_SCORES),
         datasets={
             name: HistogramDataset(
                 dataset.data,

@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.discriminators import DISCRIMINATORS, UNDEFINED, discriminators
+from models.classes import DISCRIMINATORS
+from models.discriminators import UNDEFINED, discriminators, tagger_scores
 
 CLASSES = ("b", "bb", "c", "udsg")
 
@@ -71,3 +72,21 @@ def test_without_bb_it_is_b_alone() -> None:
     for name in DISCRIMINATORS:
         torch.testing.assert_close(merged[name], split[name])
     assert float(merged["BvsL"][0]) == pytest.approx(0.375)
+
+
+@pytest.mark.parametrize("classes", [CLASSES, ("udsg", "c", "b")])
+def test_node_outputs(classes) -> None:
+    """bb is b, too; a tagger without a class for bb has no output of it."""
+    rows = torch.softmax(torch.randn(50, len(classes), generator=torch.Generator().manual_seed(1)), 1)
+    rows[0] = math.nan
+    found = tagger_scores(rows, classes)
+    assert list(found) == [*DISCRIMINATORS, "prob_b", "prob_bb", "prob_c", "prob_udsg"]
+    for jet, row in enumerate(rows.tolist()):
+        p = dict(zip(classes, row, strict=True))
+        expected = {"prob_b": p["b"] + p.get("bb", 0.0), "prob_c": p["c"], "prob_udsg": p["udsg"]}
+        for name, value in expected.items():
+            assert float(found[name][jet]) == (-1.0 if jet == 0 else pytest.approx(value, rel=1e-6))
+        if "bb" in p and jet:
+            assert float(found["prob_bb"][jet]) == pytest.approx(p["bb"], rel=1e-6)
+    if "bb" not in classes:
+        assert (found["prob_bb"] == UNDEFINED).all()

@@ -13,7 +13,7 @@ import yaml
 from common.errors import AdvtagError
 from common.histograms import read_histograms
 from configs.load import load_analysis
-from models.classes import DISCRIMINATORS
+from models.classes import TAGGER_SCORES
 from processors.jets import FLAVOURS
 from processors.jobs import make_histograms
 from processors.scores import score_column
@@ -66,7 +66,7 @@ def test_histograms_filled_again(made, dataset):
     table = tables[dataset]
     flavour = np.array(FLAVOURS)[table["flavour"].to_numpy()]
     filled = 0
-    for name in DISCRIMINATORS:
+    for name in TAGGER_SCORES:
         expected = file.histograms[name]
         axes = [hist.axis.StrCategory(FLAVOURS, name="flavour"), expected.axes[-1]]
         for region in expected.axes["region"]:
@@ -87,7 +87,7 @@ def test_histograms_filled_again(made, dataset):
                     np.testing.assert_allclose(again.view(flow=True)["value"], view["value"], rtol=1e-12, atol=1e-9)
                     np.testing.assert_allclose(again.view(flow=True)["variance"], view["variance"], rtol=1e-12)
     # raw, and for simulation the own attacks of both taggers, and those on `nominal` shown to the other
-    assert filled == len(DISCRIMINATORS) * 3 * (2 if dataset == "data" else 2 + 2 * 2 + 2)
+    assert filled == len(TAGGER_SCORES) * 3 * (2 if dataset == "data" else 2 + 2 * 2 + 2)
     if dataset == "ttbar":
         signs = np.sign(table["weight__charm"].to_numpy())
         assert {-1, 1} <= set(signs[table["region__charm"].to_numpy()])
