@@ -30,6 +30,9 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on with an unfinished
 AllowMissing = Annotated[bool, typer.Option("--allow-missing", help="Write the output although events are missing")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the resolved configuration and stop")]
 Progress = Annotated[bool, typer.Option(help="Show progress bars")]
+Site = Annotated[str, typer.Option(help="cern, desy, lpc, generic, slurm, local, or a YAML file of your own")]
+Option = Annotated[list[str] | None, typer.Option(help="KEY=VALUE of the site, such as memory=8GB; may be repeated")]
+Anyway = Annotated[bool, typer.Option("--anyway", help="Submit although no machine meets the request now")]
 
 
 def _analysis(config: Path, overrides: list[str] | None, dry_run: bool = False, **run: Any) -> Any:
@@ -435,6 +438,122 @@ def report(config: Config, overrides: Overrides = None) -> None:
     from plots.analysis import report as write_report
 
     typer.echo(write_report(_analysis(config, overrides)))
+
+
+@app.command()
+def study(config: Config, overrides: Overrides = None, dry_run: DryRun = False, progress: Progress = True) -> None:
+    """Hidden mismodelling: are scale factors of robust taggers closer to 1? On simulated data whose truth is known.
+
+    CONFIG has keys of its own, see configs/study.yaml and docs/study.md. An interrupted study goes on where it stopped.
+
+    Example: advtag study configs/study.yaml output=my-study bootstrap=50
+    """
+    import yaml
+
+    from configs.study import load_study
+    from study.run import run_study
+
+    settings = load_study(config, overrides or ())
+    if dry_run:
+        typer.echo(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False))
+        raise typer.Exit
+    typer.echo(run_study(settings, progress=progress))
+
+
+@app.command()
+def submit(
+    what: Annotated[Literal["train"], typer.Argument(help="What the jobs do", metavar="train")],  # noqa: ARG001
+    config: Config,
+    overrides: Overrides = None,
+    site: Site = "generic",
+    option: Option = None,
+    training: Annotated[list[str] | None, typer.Option(help="Only this one; may be repeated")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Such as 0-4 or 1,3,7: a job for each")] = None,
+    folds: Annotated[int | None, typer.Option(min=2, help="Of cross-validation: a job for each")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE,VALUE", help="A job for each value; `training.KEY` is of any training"
+        ),
+    ] = None,
+    evaluate: Annotated[
+        Literal["quick", "standard", "full"] | None,
+        typer.Option(help="One more job, behind all: attacks on all taggers"),
+    ] = None,
+    columns: Annotated[str | None, typer.Option(help="root://host//path of a copy of output/columns")] = None,
+    name: Annotated[str | None, typer.Option(help="Of the submission; train-1, train-2 ... if not given")] = None,
+    anyway: Anyway = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the job files and stop")] = False,
+) -> None:
+    """Train as batch jobs: one for each training, seed, fold and setting. Evicted ones go on from their checkpoints.
+
+    Example: advtag submit train demo.yaml --site cern --option image=/cvmfs/my/image --seeds 0-4 --folds 5
+    """
+    from condor.sweep import numbers
+    from condor.train import Sweep, submit_training
+    from configs.sites import load_site
+
+    chosen = numbers(seeds) if seeds is not None else ()
+    sweep = Sweep(tuple(training or ()), tuple(chosen), folds, tuple(settings or ()), evaluate, columns)
+    where = load_site(site, option or ())
+    typer.echo(submit_training(config, overrides or (), site, where, sweep, name, anyway=anyway, dry_run=dry_run))
+
+
+@app.command()
+def jobs(
+    place: Annotated[Path, typer.Argument(help="OUTPUT/jobs/NAME, or an output folder for all in it")],
+    logs: Annotated[bool, typer.Option("--logs", help="Print the last lines of each job")] = False,
+    job: Annotated[str | None, typer.Option(help="Only the logs of this one")] = None,
+    resubmit: Annotated[bool, typer.Option("--resubmit", help="Submit again what ended without a result")] = False,
+    remove: Annotated[bool, typer.Option("--remove", help="Take all out of the queue")] = False,
+) -> None:
+    """Say how batch jobs are: waiting, running and how far, held and why, done.
+
+    Example: advtag jobs output/jobs/train-1 --logs
+    """
+    from rich.console import Console
+
+    from condor import again, status
+    from condor.ledger import find_submissions, read_ledger
+
+    folders = find_submissions(place)
+    if len(folders) > 1 and (logs or job or resubmit or remove):
+        raise AdvtagError(f"{place}: holds {len(folders)} submissions; name one: {', '.join(map(str, folders))}")
+    for folder in folders:
+        ledger = read_ledger(folder)
+        if remove:
+            again.remove(folder, ledger)
+        elif resubmit:
+            typer.echo(again.resubmit(folder, ledger))
+        elif logs or job:
+            typer.echo(again.logs(folder, ledger, job))
+        else:
+            status.show(Console(), folder, ledger)
+
+
+@app.command()
+def collect(
+    folder: Annotated[Path, typer.Argument(help="OUTPUT/jobs/NAME")],
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Collect although jobs have no result; they are listed")
+    ] = False,
+) -> None:
+    """Gather what batch jobs made: taggers, metrics and logs; or the parts of columns or histograms, as one.
+
+    Example: advtag collect output/jobs/train-1
+    """
+    import json
+
+    from rich.console import Console
+
+    from condor.collect import collect_training, spread
+    from condor.ledger import read_ledger
+
+    target, missing = collect_training(folder, read_ledger(folder), allow_missing=allow_missing)
+    for line in missing:
+        typer.echo(f"advtag: missing: {line}", err=True)
+    Console(stderr=True).print(spread(json.loads((target / "jobs.json").read_text(encoding="utf-8"))))
+    typer.echo(target)
 
 
 @app.command()

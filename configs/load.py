@@ -27,18 +27,11 @@ def load_analysis(path: Path, overrides: Sequence[str] = ()) -> Analysis:
     Raises:
         AdvtagError: the file cannot be read or is not valid; the text names the key
     """
-    try:
-        written = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise AdvtagError(f"{path}: cannot read the configuration ({error.strerror})") from error
-    except (yaml.YAMLError, ValueError) as error:
-        raise AdvtagError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(written, dict):
-        raise AdvtagError(f"{path}: expected a mapping of keys, found {type(written).__name__}")
+    written = read_yaml(path)
     folder = path.parent.absolute()
     configured = _cluster_of(written, folder)
     for override in overrides:
-        _override(written, override)
+        set_key(written, override)
     if isinstance(written.get("fileset"), str):
         written = with_fileset(written, path.parent.absolute() / written["fileset"])
     try:
@@ -48,6 +41,23 @@ def load_analysis(path: Path, overrides: Sequence[str] = ()) -> Analysis:
     if analysis.run.cluster is not None:
         analysis.run.cluster.remember(configured, cluster_keys(written["run"]))
     return _absolute(analysis, folder)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a mapping of keys from a YAML file.
+
+    Raises:
+        AdvtagError: the file cannot be read, is not YAML, or holds something else
+    """
+    try:
+        written = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise AdvtagError(f"{path}: cannot read the configuration ({error.strerror})") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise AdvtagError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(written, dict):
+        raise AdvtagError(f"{path}: expected a mapping of keys, found {type(written).__name__}")
+    return written
 
 
 def _cluster_of(written: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -62,7 +72,12 @@ def _cluster_of(written: dict[str, Any], folder: Path) -> dict[str, Any]:
     return cluster_keys(run)
 
 
-def _override(written: dict[str, Any], override: str) -> None:
+def set_key(written: dict[str, Any], override: str) -> None:
+    """Write `key.sub=value` into a configuration, the value in YAML.
+
+    Raises:
+        AdvtagError: it is not of that form
+    """
     key, equals, value = override.partition("=")
     if not equals or not key:
         raise AdvtagError(f"override {override!r}: expected key.sub=value")

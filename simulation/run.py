@@ -40,6 +40,7 @@ def simulate(
     workers: int = 1,
     events_per_file: int = 10_000,
     content: Content | None = None,
+    hidden: bool = False,
     progress: bool = True,
 ) -> list[Path]:
     """Make a sample of NanoAOD-like ROOT files.
@@ -61,6 +62,9 @@ def simulate(
         workers: number of processes. With more than one, a calling script needs `if __name__ == "__main__":`.
         events_per_file: the last file may have fewer.
         content: what the files hold; by default no constituents.
+        hidden: write a variant of the simulation as if it were data, its truth in `truth/`, in files
+            `{process}_{variant}-hidden_{seed}_{i:03d}.root`. The events are the same, those of `qcd` biased towards
+            high pT, without the weights that say so.
         progress: show a progress bar on standard error, if that is a terminal.
 
     Returns:
@@ -79,8 +83,11 @@ def simulate(
     _check_range("seed", seed, 0, MAX_SEED - 1)
     load_libraries()
     n_files = math.ceil(events / events_per_file)
-    paths = [folder / f"{process}_{variant}_{seed}_{number:03d}.root" for number in range(n_files)]
-    refuse_existing([output for path in paths for output in output_paths(path, sample_variant)])
+    hidden = hidden or sample_variant.is_data
+    kind = "-hidden" if hidden and not sample_variant.is_data else ""
+    stem = f"{process}_{variant}{kind}_{seed}"
+    paths = [folder / f"{stem}_{number:03d}.root" for number in range(n_files)]
+    refuse_existing([output for path in paths for output in output_paths(path, hidden=hidden)])
     _make_folder(folder)
 
     sample = (folder / GENERATOR_FOLDER, process, variant, seed, content or Content())
@@ -90,7 +97,7 @@ def simulate(
         parts = _split(blocks, events_per_file)
         for number, path in enumerate(paths):
             wanted = min(events_per_file, events - number * events_per_file)
-            with SampleFile(path, process, sample_variant, seed) as file:
+            with SampleFile(path, process, sample_variant, seed, hidden=hidden) as file:
                 for written in _fill(file, parts, wanted):
                     bar.advance(task, written)
     return paths

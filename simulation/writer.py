@@ -31,8 +31,8 @@ _COMPRESSION = uproot.LZMA(1)
 class SampleFile:
     """One file of a sample, to be used in a `with` statement; an exception inside leaves nothing behind.
 
-    Simulation (`variant.is_data` false) has its truth in the ROOT file, a tree `Runs` with the sum of weights, and the
-    cross section in pb in `<stem>.json`. Data has its truth in `truth/<stem>.parquet`, one row per jet, and the
+    Simulation has its truth in the ROOT file, a tree `Runs` with the sum of weights, and the cross section in pb in
+    `<stem>.json`. What is hidden, as data always is, has its truth in `truth/<stem>.parquet`, one row per jet, and the
     variant's numbers and the cross section in `truth/<stem>.json`. Both have process, variant, seed and number of
     events in `<stem>.json`.
 
@@ -41,12 +41,14 @@ class SampleFile:
         process: name of the process.
         variant: of the sample.
         seed: of the sample.
+        hidden: write simulation as if it were data.
     """
 
-    def __init__(self, path: Path, process: str, variant: Variant, seed: int) -> None:
+    def __init__(self, path: Path, process: str, variant: Variant, seed: int, *, hidden: bool = False) -> None:
         self.path = path
+        self._hidden = hidden or variant.is_data
         self._process, self._variant, self._seed = process, variant, seed
-        self._outputs = output_paths(path, variant)
+        self._outputs = output_paths(path, hidden=self._hidden)
         self._aside: dict[Path, Path] = {}
         self._stack = ExitStack()
         self._blocks: list[tuple[int, float, float]] = []  # events, cross section and error of each part
@@ -113,12 +115,11 @@ class SampleFile:
             self._add(block)
 
     def _add(self, block: Block) -> None:
-        is_data = self._variant.is_data
         collections = dict(block.collections)
-        if not is_data:
+        if not self._hidden:
             jets = collections["Jet"]
             collections["Jet"] = Collection(jets.counts, jets.columns | block.truth.columns)
-        scalars: dict[str, Array] = block.events if is_data else block.events | block.weights
+        scalars: dict[str, Array] = block.events if self._hidden else block.events | block.weights
         jagged = {name: _jagged(collection) for name, collection in collections.items()}
         if self._tree is None:
             types: dict[str, Any] = {name: values.dtype for name, values in scalars.items()}
@@ -128,7 +129,7 @@ class SampleFile:
         self._blocks.append((len(block), block.cross_section, block.cross_section_error))
         weights = block.weights["genWeight"].astype(float)
         self._sum_weights += weights.sum(), (weights**2).sum()
-        if is_data:
+        if self._hidden:
             self._add_truth(block)
 
     def _add_truth(self, block: Block) -> None:
@@ -173,9 +174,9 @@ def truth_path(path: Path, suffix: str) -> Path:
     return path.parent / "truth" / f"{path.stem}{suffix}"
 
 
-def output_paths(path: Path, variant: Variant) -> list[Path]:
+def output_paths(path: Path, *, hidden: bool) -> list[Path]:
     """All files that come with a ROOT file, itself last."""
-    truth = [truth_path(path, suffix) for suffix in (".parquet", ".json")] if variant.is_data else []
+    truth = [truth_path(path, suffix) for suffix in (".parquet", ".json")] if hidden else []
     return [*truth, path.with_suffix(".json"), path]
 
 

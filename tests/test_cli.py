@@ -36,6 +36,10 @@ VERBS = (
     "merge",
     "plot",
     "report",
+    "study",
+    "submit",
+    "jobs",
+    "collect",
     "demo",
 )
 

@@ -67,8 +67,9 @@ class ParquetColumns:
         split: NDArray[np.int8] = batch["split"].to_numpy()
         if self.fold is None:
             return split
-        event = jet_keys(*(batch[name].to_numpy() for name in IDENTITY[:-1]), np.zeros(len(split), np.int8))
-        inside = (reseed(event, FOLDING) % self.fold.of == self.fold.number).numpy()  # torch: never negative
+        run, lumi, event = (batch[name].to_numpy() for name in IDENTITY[:-1])
+        key = jet_keys(run, lumi, event, np.zeros(len(split), np.int8))
+        inside = (reseed(key, FOLDING) % self.fold.of == self.fold.number).numpy()  # torch: never negative
         train, validation = (self.splits[name] for name in SPLITS)
         divided = np.where(inside, validation, train).astype(np.int8)
         return np.where(np.isin(split, (train, validation)), divided, split)

@@ -1,0 +1,1 @@
+"""Batch jobs without a living scheduler: submit, survive eviction, collect."""

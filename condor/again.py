@@ -1,0 +1,104 @@
+"""What can be done with a submission afterwards: logs, removal, and jobs that failed once more."""
+
+import shutil
+from pathlib import Path
+
+from common.errors import AdvtagError
+from condor import htcondor, local, pool, slurm
+from condor.job import OUT, Item
+from condor.ledger import Ledger
+from condor.state import DONE, ENDED
+from condor.status import states
+
+LINES = 30
+
+
+def resubmit(folder: Path, ledger: Ledger) -> str:
+    """Submit the jobs again that have ended without a result; say how many.
+
+    A DAG goes on from its rescue file; where the disk is shared, trainings go on from their checkpoints.
+
+    Raises:
+        AdvtagError: there is none, some are still in the queue, or the batch system does not take them
+    """
+    found = states(folder, ledger)
+    again = [place for place, state in found.items() if state.word in ENDED and state.word != DONE]
+    alive = [place for place, state in found.items() if state.word not in ENDED]
+    if not again:
+        raise AdvtagError(f"{folder}: no job has ended without a result; see `advtag jobs {folder}`")
+    if ledger.kind == "local" or ledger.dag:
+        if alive and not all(found[place].word == "waiting" for place in alive):
+            raise AdvtagError(f"{folder}: {len(alive)} jobs are still in the queue; wait for them, or --remove them")
+        number = (
+            local.submit(folder) if ledger.kind == "local" else pool.submit_dag(folder, ledger, "jobs.dag", again=True)
+        )
+        ledger.submissions.append({"number": number, "stage": "", "items": ""})
+    for stage, items in ledger.stages.items():
+        chosen = [Item(**item) for item in items if f"{stage}/{item['label']}" in again]
+        if chosen and ledger.kind != "local" and not ledger.dag:
+            ledger.submissions.append(_some(folder, ledger, stage, chosen))
+    ledger.write(folder)
+    return f"{len(again)} job{'s' if len(again) > 1 else ''} submitted again ({ledger.kind} {ledger.numbers[-1]})"
+
+
+def _some(folder: Path, ledger: Ledger, stage: str, items: list[Item]) -> dict[str, str]:
+    """Submit some items of a stage, by a copy of its description that names another list of items."""
+    turn = f"{stage}.{len(ledger.submissions) + 1}"
+    (folder / f"{turn}.items").write_text(htcondor.item_list(items), encoding="utf-8")
+    text = (folder / f"{stage}.sub").read_text(encoding="utf-8").replace(f"{stage}.items", f"{turn}.items")
+    if ledger.kind == "slurm":
+        count = len(ledger.stages[stage])
+        text = text.replace(f"--array=0-{count - 1}", f"--array=0-{len(items) - 1}", 1)
+    (folder / f"{turn}.sub").write_text(text, encoding="utf-8")
+    for item in items:
+        if ledger.kind == "htcondor":  # begins anew: what came back of the failed one would be taken for its result
+            shutil.rmtree(folder / "items" / item.label / OUT, ignore_errors=True)
+    submit = (
+        slurm.submit(folder, [f"{turn}.sub"])[0]
+        if ledger.kind == "slurm"
+        else pool.submit(folder, ledger, f"{turn}.sub")
+    )
+    return {"number": submit, "stage": stage, "items": f"{turn}.items"}
+
+
+def remove(folder: Path, ledger: Ledger) -> None:
+    """Take all jobs out of the queue; what they left stays.
+
+    Raises:
+        AdvtagError: the batch system does not answer
+    """
+    if ledger.kind == "local":
+        local.remove(folder)
+    elif ledger.kind == "slurm":
+        slurm.remove(ledger.numbers)
+    else:
+        pool.remove(ledger)
+
+
+def logs(folder: Path, ledger: Ledger, label: str | None = None) -> str:
+    """The last lines that each job wrote, or one; a running one is asked.
+
+    Raises:
+        AdvtagError: there is no such job
+    """
+    labels = [item.label for _, item in ledger.items()]
+    if label is not None and label not in labels:
+        raise AdvtagError(f"no job {label!r}; known: {', '.join(labels[:20])}")
+    parts = []
+    known = states(folder, ledger) if ledger.kind == "htcondor" else {}
+    for stage, item in ledger.items():
+        if label in (None, item.label):
+            text = _text(folder / "items" / item.label)
+            state = known.get(f"{stage}/{item.label}")
+            if state is not None and state.word == "running":
+                text = pool.tail(state.number) or text
+            parts.append(f"----- {item.label}\n{text}")
+    return "\n".join(parts)
+
+
+def _text(place: Path) -> str:
+    found = []
+    for name in ("job.out", "job.err"):
+        if (place / name).exists():
+            found += (place / name).read_text(encoding="utf-8", errors="replace").splitlines()[-LINES:]
+    return "\n".join(found) or "nothing yet"

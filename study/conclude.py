@@ -1,0 +1,150 @@
+"""What came out: rows of the table, combinations of variants, and sentences that are computed from the numbers."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from study.counts import Array
+from study.methods import Measured
+
+TRUE = "truth"
+"""The method that is none."""
+CLOSURE = "mc"
+"""The variant that is no mismodelling."""
+
+Key = tuple[str, str, str, str, str]
+"""variant, flavour, method, tagger, working point"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One scale factor. Errors are those of the bootstrap, of data and simulation together."""
+
+    variant: str
+    flavour: str
+    method: str
+    """`truth`, or how it was measured."""
+    tagger: str
+    working_point: str
+    efficiency_data: float
+    efficiency_mc: float
+    scale_factor: float
+    error: float
+    minus_true: float
+    """Scale factor minus the true one."""
+    minus_true_error: float
+
+
+def rows(results: Mapping[Key, Array], efficiencies: Mapping[Key, tuple[float, float]]) -> list[Row]:
+    """One row for each scale factor.
+
+    Args:
+        results: scale factors, [replicas], the first one of the sample itself
+        efficiencies: in data and MC
+    """
+    found = []
+    for key, values in results.items():
+        variant, flavour, _, tagger, point = key
+        difference = values - results[variant, flavour, TRUE, tagger, point]
+        found.append(Row(*key, *efficiencies[key], float(values[0]), spread(values), *with_error(difference)))
+    return found
+
+
+def spread(values: Array) -> float:
+    """Standard deviation over the replicas; nan unless nine in ten are defined."""
+    good = values[1:][np.isfinite(values[1:])]
+    return float(good.std(ddof=1)) if len(good) >= 0.9 * (len(values) - 1) else float("nan")
+
+
+def with_error(values: Array) -> tuple[float, float]:
+    """Value of the sample itself, and the spread of the replicas."""
+    return float(values[0]), spread(values)
+
+
+def by_selection(
+    measured: Measured, selections: Iterable[tuple[str, str]]
+) -> dict[tuple[str, str], tuple[Array, float, float]]:
+    """Scale factor [replicas] and both efficiencies by tagger and working point."""
+    factors = measured.scale_factor
+    return {key: (factors[k], float(measured.data[k, 0]), float(measured.mc[k, 0])) for k, key in enumerate(selections)}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A tagger against the reference, over all variants but the closure."""
+
+    flavour: str
+    method: str
+    working_point: str
+    tagger: str
+    variants: int
+    off_reference: float
+    """Mean |SF - 1| of the reference tagger."""
+    off_reference_error: float
+    off: float
+    """Of this tagger."""
+    off_error: float
+    gain: float
+    """Of the reference minus of this one: positive if this tagger's scale factors are closer to 1."""
+    gain_error: float
+    """Of the difference in each replica: what both taggers share drops out."""
+    best: int
+    """Variants in which this tagger is closer to 1."""
+
+    @property
+    def verdict(self) -> str:
+        """Closer or farther if the gain is more than two errors away from 0, else no difference."""
+        if not np.isfinite(self.gain_error) or abs(self.gain) <= 2 * self.gain_error:
+            return "no difference"
+        return "closer" if self.gain > 0 else "farther"
+
+
+def comparisons(results: Mapping[Key, Array], reference: str) -> list[Comparison]:
+    """Every tagger against the reference; |SF - 1| of a noisy scale factor is too large, of both taggers alike."""
+    found = []
+    groups = dict.fromkeys(key[1:] for key in results)
+    variants = [name for name in dict.fromkeys(key[0] for key in results) if name != CLOSURE]
+    for flavour, method, tagger, point in groups:
+        if tagger == reference or not variants:
+            continue
+        off, other = (
+            np.stack([np.abs(results[variant, flavour, method, name, point] - 1) for variant in variants])
+            for name in (tagger, reference)
+        )
+        found.append(
+            Comparison(
+                flavour,
+                method,
+                point,
+                tagger,
+                len(variants),
+                *with_error(other.mean(axis=0)),
+                *with_error(off.mean(axis=0)),
+                *with_error((other - off).mean(axis=0)),
+                int((off[:, 0] < other[:, 0]).sum()),
+            )
+        )
+    return found
+
+
+def sentences(found: Iterable[Comparison], reference: str) -> list[str]:
+    """What the true scale factors say, a sentence for each tagger and flavour, and one for all."""
+    true = [each for each in found if each.method == TRUE]
+    lines = []
+    for each in true:
+        change = 100 * each.gain / each.off_reference if each.off_reference else float("nan")
+        lines.append(
+            f"{each.tagger}, {each.flavour} jets, {each.working_point}: mean |SF - 1| over {each.variants} variants is "
+            f"{each.off:.4f}, of {reference} {each.off_reference:.4f}; the difference is "
+            f"{each.gain:+.4f} ± {each.gain_error:.4f} ({change:+.0f} %): {each.verdict} "
+            f"(closer in {each.best} of {each.variants} variants)"
+        )
+    for tagger in dict.fromkeys(each.tagger for each in true):
+        verdicts = [each.verdict for each in true if each.tagger == tagger]
+        lines.append(
+            f"{tagger} against {reference}: closer to 1 in {verdicts.count('closer')}, farther in "
+            f"{verdicts.count('farther')}, no difference in {verdicts.count('no difference')} of {len(verdicts)} "
+            "pairs of flavour and working point"
+        )
+    return lines
