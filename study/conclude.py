@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from study.counts import Array
-from study.methods import Measured
 
 TRUE = "truth"
 """The method that is none."""
@@ -60,14 +59,6 @@ def spread(values: Array) -> float:
 def with_error(values: Array) -> tuple[float, float]:
     """Value of the sample itself, and the spread of the replicas."""
     return float(values[0]), spread(values)
-
-
-def by_selection(
-    measured: Measured, selections: Iterable[tuple[str, str]]
-) -> dict[tuple[str, str], tuple[Array, float, float]]:
-    """Scale factor [replicas] and both efficiencies by tagger and working point."""
-    factors = measured.scale_factor
-    return {key: (factors[k], float(measured.data[k, 0]), float(measured.mc[k, 0])) for k, key in enumerate(selections)}
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from common.errors import AdvtagError
 from models.classes import CLASSES
 from models.features import load_features
-from models.keys import jet_keys
 from processors.jets import NO_TRUTH
 from processors.scores import SCORES
 from study.samples import REGIONS
@@ -44,8 +43,8 @@ class Jets:
     """Discriminator by tagger and attack; -1 where it is undefined."""
     vertex_mass: Floats
     """GeV; -1 without a vertex."""
-    inputs: tuple[Floats, Bools, NDArray[np.int64]] | None = field(default=None, repr=False)
-    """Values and presence, [jets, features], and keys, where they were asked for."""
+    inputs: tuple[Floats, Bools] | None = field(default=None, repr=False)
+    """Values and presence, [jets, features], where they were asked for."""
 
     def __len__(self) -> int:
         return len(self.event)
@@ -81,8 +80,7 @@ def read_jets(folder: Path, process: str, discriminator: str, features: str, *, 
     kept = None
     if inputs:
         values = np.stack([columns[f"input_{name}"] for name in names], axis=1)
-        keys = jet_keys(*(columns[name] for name in ("run", "luminosityBlock", "event", "jet_index")))
-        kept = np.nan_to_num(values), np.isfinite(values), keys.numpy()
+        kept = np.nan_to_num(values), np.isfinite(values)
     return Jets(
         event=scores["event"].astype(np.int64),
         index=scores["jet_index"].astype(np.int64),

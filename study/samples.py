@@ -40,8 +40,8 @@ REGIONS: dict[str, dict[str, Any]] = {
     "wc_mu": {**_MUON, **_SOFT, "os_minus_ss": True},
     "wc_e": {**_ELECTRON, **_SOFT, "os_minus_ss": True},
 }
-"""Selections of the measurements, after the regions of docs/regions.md: e mu ttbar with two or three jets (BTV-16-002), a W and
-a jet with or without a soft muon, opposite minus same sign (BTV-20-001), and all jets. Simulated files have no
+"""Selections of the measurements, after the regions of docs/regions.md: e mu ttbar with two or three jets (BTV-16-002),
+a W and a jet with or without a soft muon, opposite minus same sign (BTV-20-001), and all jets. Simulated files have no
 identification, filters or electron trigger."""
 
 

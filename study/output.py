@@ -1,0 +1,59 @@
+"""What a study leaves: `study.csv`, `study.json`, and figures."""
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common.files import whole_file
+from common.provenance import provenance
+from configs.study import Study
+from study.compare import Outcome
+from study.conclude import comparisons, rows, sentences
+
+TABLE, NUMBERS = "study.csv", "study.json"
+
+
+def write_outcome(study: Study, outcome: Outcome) -> Path:
+    """Write tables and figures into the output folder, and return it."""
+    table = rows(outcome.results, outcome.efficiencies)
+    found = comparisons(outcome.results, study.first)
+    write_csv(study.output / TABLE, table)
+    cuts = zip(outcome.selections.keys, outcome.selections.cuts, strict=True)
+    numbers = {
+        "config": json.loads(study.model_dump_json()),
+        "versions": provenance(),
+        "cuts": {f"{tagger} {point}": cut for (tagger, point), cut in cuts},
+        "scale_factors": [asdict(row) for row in table],
+        "agreement": [asdict(row) for row in outcome.agreements],
+        "comparisons": [{**asdict(row), "verdict": row.verdict} for row in found],
+        "conclusion": sentences(found, study.first),
+    }
+    with whole_file(study.output / NUMBERS) as aside:
+        aside.write_text(json.dumps(_finite(numbers), indent=1, allow_nan=False), encoding="utf-8")
+    return study.output
+
+
+def write_csv(path: Path, table: Sequence[Any]) -> None:
+    """Write dataclasses as CSV, whole or not at all; what is undefined is empty."""
+    with whole_file(path) as aside, aside.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(field.name for field in fields(table[0]))
+        for row in table:
+            writer.writerow(
+                cell if isinstance(cell, str) else "" if np.isnan(cell) else f"{cell:.6g}"
+                for cell in asdict(row).values()
+            )
+
+
+def _finite(value: Any) -> Any:
+    """Not-a-number as null, which JSON has."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
