@@ -285,6 +285,27 @@ def evaluate(
 
 
 @app.command()
+def inspect(
+    config: Config,
+    overrides: Overrides = None,
+    jets: Annotated[int, typer.Option(min=1, help="Jets of the test split, at most")] = 20_000,
+    inputs: Annotated[
+        list[str] | None, typer.Option("--input", help="Whose shifts by flavour are looked at; may be repeated")
+    ] = None,
+    progress: Progress = True,
+) -> None:
+    """Look at jets under the attacks: distances, correlations, confusion, shifts by flavour, the loss around them.
+
+    Tables go to inspection/inspection.json in the output folder; `advtag plot` draws them.
+
+    Example: advtag inspect demo.yaml --jets 5000 --input trackSip2dSig_0
+    """
+    from training.inspection import inspect as run_inspection
+
+    typer.echo(run_inspection(_analysis(config, overrides), jets=jets, inputs=inputs or (), progress=progress))
+
+
+@app.command()
 def detect(
     columns: Annotated[Path, typer.Argument(help="Folder of `advtag columns`")],
     taggers: Annotated[list[Path], typer.Argument(help="Tagger files; two or more for cross-run figures")],

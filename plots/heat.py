@@ -4,6 +4,7 @@ Sequential colours are viridis, diverging ones RdBu with white at zero; both rea
 paper (viridis: S. van der Walt, N. Smith; RdBu: C. Brewer).
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,13 +14,14 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.patches import Rectangle
 
-from plots.style import Array, cms_style, headline, plain
+from plots.style import Array, cms_style, plain
 
 SEQUENTIAL, DIVERGING = "viridis", "RdBu_r"
 NOTHING = "#c8c8c8"
 """Of a cell whose number is not defined."""
-WRITTEN = 34
+WRITTEN = 36
 """Columns up to which the numbers are written into the cells."""
 
 Inputs = Sequence[Mapping[str, Any]]
@@ -37,11 +39,13 @@ def heat(axes: Axes, values: Array, norm: Normalize, colours: str = SEQUENTIAL) 
     return image
 
 
-def write(image: AxesImage, texts: Mapping[tuple[int, int], str], *, size: float) -> None:
-    """Write texts into the cells of a heat map, by row and column, in black or white, whatever reads better."""
+def write(image: AxesImage, texts: Mapping[tuple[int, float], str], *, size: float) -> None:
+    """Write texts into the cells of a heat map, by row and column (x.5: between two cells), in black or white, whatever
+    reads better.
+    """
     values = np.ma.asarray(image.get_array())
     for (row, column), text in texts.items():
-        red, green, blue, _ = image.cmap(image.norm(values[row, column]))
+        red, green, blue, _ = image.cmap(image.norm(values[row, int(column)]))
         dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.55  # luma of ITU-R BT.601
         image.axes.text(column, row, text, ha="center", va="center", size=size, color="white" if dark else "black")
 
@@ -72,11 +76,11 @@ def input_map(
     note: str = "",
     label: str = "Simulation",
 ) -> Figure:
-    """Draw a number of each input, in one or more blocks: inputs with slots as rows of a table, the others beside it.
+    """Draw a number of each input in one or more blocks: a row for each stem, a column for each of its slots.
 
     Args:
-        table: `inputs`, as an inspection describes them; `blocks`, their numbers by heading; and `weak`, bool of each
-            input and block, or None: those numbers are written in brackets.
+        table: `inputs`, as an inspection describes them; `blocks`, their numbers by heading, None where undefined; and
+            maybe `weak`, bool of each input by heading: those numbers are written in brackets.
         title: above the figure.
         scale: label of the colours.
         highest: upper end of the colours; None: the highest number.
@@ -84,68 +88,51 @@ def input_map(
         label: text above the axes.
     """
     inputs, blocks, stems = table["inputs"], table["blocks"], stems_of(table["inputs"])
-    slotted = {key: places for key, places in stems.items() if inputs[places[0]]["slot"] is not None}
-    single = {key: places for key, places in stems.items() if key not in slotted}
-    slots = max((inputs[k]["slot"] + 1 for places in slotted.values() for k in places), default=0)
+    slots = max((feature["slot"] + 1 for feature in inputs if feature["slot"] is not None), default=1)
     finite = [x for numbers in blocks.values() for x in numbers if x is not None]
     norm = Normalize(0, highest or max([*finite, 1e-12]))
-    wide = len(blocks) * slots
-    cell = 0.42 if wide <= WRITTEN else 0.17
-    shape = {"slotted": wide * cell, "single": len(blocks) * 0.85}
-    rows = max(len(slotted), len(single))
+    columns = len(blocks) * slots
+    size = max(columns * (0.42 if columns <= WRITTEN else 0.17), len(blocks) * 1.0), len(stems) * 0.29
     with cms_style():
-        width, height = 3.7 + shape["slotted"] + 3.9 + shape["single"] + 1.5, rows * 0.3 + 2.3
+        width, height = 4.2 + size[0] + 1.5, size[1] + 2.0
         figure = Figure(figsize=(width, height))
-
-        def panel(left: float, width_of: float, rows_of: int) -> Axes:
-            bottom = (height - 1.15 - rows_of * 0.3) / height
-            return figure.add_axes((left / width, bottom, width_of / width, rows_of * 0.3 / height))
-
-        panels = []
-        for left, groups, columns in ((3.7, slotted, slots), (7.6 + shape["slotted"], single, 1)):
-            if not groups:
-                continue
-            axes = panel(left, shape["slotted" if columns > 1 or groups is slotted else "single"], len(groups))
-            image = block_panel(axes, table, groups, columns, norm)
-            panels.append(axes)
-        bar = figure.add_axes(((width - 1.2) / width, 0.2, 0.2 / width, 0.6))
+        axes = figure.add_axes((4.2 / width, 1.0 / height, size[0] / width, size[1] / height))
+        image = input_cells(axes, table, stems, slots, norm)
+        bar = figure.add_axes(((width - 1.3) / width, 1.0 / height, 0.2 / width, size[1] / height))
         figure.colorbar(image, cax=bar).set_label(scale, fontsize=13)
         bar.tick_params(labelsize=11)
-        headline(panels[0], panels[0], label)
-        panels[0].title.set_position((0, 1.0))
-        panels[-1].set_title(title, loc="right", fontsize=14, pad=24)
-        panels[0].set_title(plain(label), loc="left", fontweight="bold", fontstyle="italic", fontsize=17, pad=24)
+        figure.text(0.2 / width, 1 - 0.5 / height, plain(label), fontweight="bold", fontstyle="italic", fontsize=17)
+        figure.text(1 - 1.5 / width, 1 - 0.5 / height, title, fontsize=14, ha="right")
         figure.text(0.2 / width, 0.15 / height, note, fontsize=11)
         return figure
 
 
-def block_panel(
-    axes: Axes, table: Mapping[str, Any], groups: Mapping[tuple[str, str], list[int]], slots: int, norm: Normalize
+def input_cells(
+    axes: Axes, table: Mapping[str, Any], stems: Mapping[tuple[str, str], list[int]], slots: int, norm: Normalize
 ) -> AxesImage:
-    """One panel of `input_map`: a row for each stem, a column for each block and slot."""
+    """The cells of `input_map`; an input without a slot fills all slots of its row."""
     inputs, blocks, weak = table["inputs"], table["blocks"], table.get("weak") or {}
-    values = np.full((len(groups), len(blocks) * slots), np.nan)
-    texts: dict[tuple[int, int], str] = {}
-    there = np.zeros(values.shape, bool)
-    for row, places in enumerate(groups.values()):
-        for block, (name, numbers) in enumerate(blocks.items()):
-            for k in places:
-                column = block * slots + (inputs[k]["slot"] or 0)
-                there[row, column] = True
-                if numbers[k] is not None:
-                    values[row, column] = numbers[k]
-                    text = f"{numbers[k]:.2f}".removeprefix("0")
-                    texts[row, column] = f"({text})" if weak.get(name, [False] * len(inputs))[k] else text
+    values = np.full((len(stems), len(blocks) * slots), np.nan)
+    there, texts = np.zeros(values.shape, bool), {}
+    for row, places in enumerate(stems.values()):
+        for (block, (name, numbers)), k in itertools.product(enumerate(blocks.items()), places):
+            first = block * slots + (inputs[k]["slot"] or 0)
+            last = first + 1 if inputs[k]["slot"] is not None else first + slots
+            there[row, first:last] = True
+            if numbers[k] is not None:
+                values[row, first:last] = numbers[k]
+                text = f"{numbers[k]:.2f}".removeprefix("0")
+                texts[row, (first + last - 1) / 2] = f"({text})" if name in weak and weak[name][k] else text
     image = heat(axes, values, norm)
-    if slots * len(blocks) <= WRITTEN:
+    if values.shape[1] <= WRITTEN:
         write(image, texts, size=8.5)
     for row, column in np.argwhere(~there):  # no such input: no cell
-        axes.add_patch(matplotlib.patches.Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor="white", linewidth=0))
-    axes.set_yticks(range(len(groups)), [stem_label(inputs[places[0]]) for places in groups.values()], fontsize=10.5)
+        axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor="white", linewidth=0))
+    axes.set_yticks(range(len(stems)), [stem_label(inputs[places[0]]) for places in stems.values()], fontsize=10.5)
     slot_ticks(axes, list(blocks), slots)
-    names = [group for group, _ in groups]
+    names = [group for group, _ in stems]
     for row in [row for row in range(1, len(names)) if names[row] != names[row - 1]]:
-        axes.axhline(row - 0.5, color="black", linewidth=1.2)
+        axes.axhline(row - 0.5, color="black", linewidth=1.5)
     return image
 
 

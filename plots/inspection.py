@@ -115,8 +115,8 @@ def distance_figure(inspection: Inspection, place: Path, attack: str, options: M
         **options,
         "title": f"{attack} against raw",
         "scale": "JS distance (square root of the divergence in bits)",
-        "note": f"{inspection['jets']:,} jets, bins of the card with underflow and overflow; "
-        "in brackets: 95 % of pairs of independent samples of this size differ by less than their own chance",
+        "note": f"{inspection['jets']:,} jets, bins of the card with underflow and overflow. "
+        "In brackets: no more than two independent samples of this size may differ (95 %).",
     }
     about = About("jets", f"JS distances, {attack}", taggers=tuple(blocks), attacks=(attack,))
     what = {"inputs": inspection["inputs"], "blocks": blocks, "weak": weak}

@@ -82,7 +82,7 @@ def correlation_matrices(table: Mapping[str, Any], *, title: str, label: str = "
 def name_rows(
     axes: Axes, inputs: Sequence[Mapping[str, Any]], stems: Mapping[tuple[str, str], list[int]], *, rows: bool
 ) -> None:
-    """Name the stems below a matrix, and beside it with `rows`; lines between stems with slots, thick between groups."""
+    """Name the stems below a matrix, with `rows` beside it, too; lines around stems with slots, thick around groups."""
     starts = np.cumsum([0, *(len(places) for places in stems.values())])
     middles = (starts[:-1] + starts[1:] - 1) / 2
     groups = [group for group, _ in stems]
@@ -93,8 +93,8 @@ def name_rows(
         labels = [groups[i] for i in first]
     else:
         labels = [stem_label(inputs[places[0]]) for places in stems.values()]
-    axes.set_xticks(middles, labels, rotation=90, fontsize=7.5)
-    axes.set_yticks(middles if rows else [], labels if rows else [], fontsize=7.5)
+    axes.set_xticks(middles, labels, rotation=90, fontsize=7)
+    axes.set_yticks(middles if rows else [], labels if rows else [], fontsize=7)
     for i in range(1, len(groups)):
         new = groups[i] != groups[i - 1]
         sizes = [len(places) for places in stems.values()]
@@ -122,6 +122,8 @@ def confusion(table: Mapping[str, Any], *, attack: str, label: str = "Simulation
                 corner = (1.3 + column * (side + 0.45), 0.85 + (1 - row) * (side + 0.6))
                 axes = figure.add_axes((corner[0] / width, corner[1] / height, side / width, side / height))
                 image = confusion_panel(axes, kinds[kind], classes)
+                if column:
+                    axes.set_yticks([])
                 axes.set_title(plain(kind, 14), loc="right", fontsize=12)
                 axes.set_title(plain(tagger, 20), loc="left", fontsize=12, fontweight="bold")
                 axes.set_xlabel("most probable class" if row else "", fontsize=12)

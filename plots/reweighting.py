@@ -14,7 +14,7 @@ from matplotlib.ticker import LogFormatter, NullFormatter
 from plots.heat import DIVERGING, NOTHING, SEQUENTIAL
 from plots.panels import GREY, legend
 from plots.shifts import colour_of
-from plots.style import Array, cms_style, headline, plain
+from plots.style import STYLES, Array, cms_style, headline, plain
 
 DECADES = 4
 """Of the fractions that have a colour."""
@@ -26,7 +26,7 @@ def reweighting_maps(table: Mapping[str, Any], *, form: str, label: str = "Simul
     """Draw the spectra of the training jets in pt and eta by flavour, the weights, and the weighted spectra.
 
     Args:
-        table: `pt_edges` (GeV), `eta_edges`, and by flavour `before`, sums of weights, and `weights`, [pt bin][eta bin].
+        table: `pt_edges` (GeV), `eta_edges`; by flavour, [pt bin][eta bin], `before`, sums of weights, and `weights`.
         form: name of the weights.
         label: text above the axes.
     """
@@ -84,7 +84,7 @@ def pt_eta(axes: Axes, table: Mapping[str, Any], values: Array, norm: Normalize,
 def pt_axis(axes: Axes) -> None:
     """Logarithmic, with 20, 50, 100, ... written out."""
     axes.set_xscale("log")
-    axes.set_xticks([20, 50, 100, 200, 500, 1000])
+    axes.set_xticks([20, 50, 100, 200, 500])
     axes.xaxis.set_major_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(9, 9)))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.tick_params(labelsize=11)
@@ -97,6 +97,7 @@ def spectra(table: Mapping[str, Any], *, form: str, label: str = "Simulation") -
     """
     before = {name: np.array(x) for name, x in table["before"].items()}
     after = {name: x * np.array(table["weights"][name]) for name, x in before.items()}
+    styles = STYLES[: len(before)]  # after the weights, lines lie on each other
     with cms_style():
         figure = Figure(figsize=(13.5, 9))
         figure.subplots_adjust(left=0.08, right=0.78, top=0.94, bottom=0.09, hspace=0.08, wspace=0.25)
@@ -105,9 +106,9 @@ def spectra(table: Mapping[str, Any], *, form: str, label: str = "Simulation") -
             total = sum(x.sum() for x in tables.values())
             for column, edges in enumerate((table["pt_edges"], table["eta_edges"])):
                 axes = panels[row, column]
-                for flavour, x in tables.items():
+                for (flavour, x), style in zip(tables.items(), styles, strict=False):
                     density = x.sum(1 - column) / np.diff(edges) / total
-                    axes.stairs(density, edges, color=colour_of(flavour), linewidth=1.8)
+                    axes.stairs(density, edges, color=colour_of(flavour), linewidth=2, linestyle=style)
                 axes.text(0.96, 0.94, name, ha="right", va="top", fontsize=13, transform=axes.transAxes)
                 axes.set_yscale("log")
                 axes.set_ylabel("part of all jets / GeV" if column == 0 else "part of all jets / unit of η")
@@ -115,6 +116,9 @@ def spectra(table: Mapping[str, Any], *, form: str, label: str = "Simulation") -
         panels[1, 0].set_xlabel("jet pT [GeV]")
         panels[1, 1].set_xlabel("jet η")
         headline(panels[0, 0], panels[0, 0], label)
-        lines = [Line2D([], [], color=colour_of(name), linewidth=2, label=name) for name in before]
+        lines = [
+            Line2D([], [], color=colour_of(name), linewidth=2, linestyle=style, label=name)
+            for name, style in zip(before, styles, strict=False)
+        ]
         legend(figure, {"flavour": lines, "weights": [Line2D([], [], color=GREY, linestyle="none", label=plain(form))]})
         return figure

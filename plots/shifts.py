@@ -13,8 +13,8 @@ from plots.style import Array, cms_style, headline, plain
 
 COLOURS = {"b": "#1f6fc4", "bb": "#5b6b69", "c": "#d98200", "udsg": "#1b9fa6"}
 """Of lines of flavours: the hues of the stack, darker."""
-FEWEST = 10
-"""Jets in a bin whose average shift is shown."""
+FEWEST = 20
+"""Jets in a bin whose ratio and average shift are shown."""
 
 
 def colour_of(flavour: str) -> str:
@@ -53,12 +53,14 @@ def flavour_shifts(table: Mapping[str, Any], *, attack: str, capped: bool, label
             column[2].axhline(0, color="black", linewidth=0.8)
             column[2].set_xlabel(table["axis_label"], fontsize=14)
             column[0].set_xlim(edges[0], edges[-1])
-            asymmetries(column[2], flavours)
+            asymmetries(column[0], flavours)
         for axes, text in zip(
             panels[:, 0], ("part of the jets / bin", "attacked / raw", "attacked $-$ raw"), strict=True
         ):
             axes.set_ylabel(text)
             axes.yaxis.set_label_coords(-0.13, 1)
+        low, high = panels[0, 0].get_ylim()
+        panels[0, 0].set_ylim(low, high * 10)
         panels[1, 0].set_ylim(*ratio_range(panels[1]))
         headline(panels[0, 0], panels[0, 0], label)
         shown = list(table["raw"])
@@ -82,13 +84,14 @@ def one_flavour(panels: Array, edges: Array, raw: Mapping[str, Any], moved: Mapp
     total = before.sum()
     if not total > 0:
         return
-    panels[0].stairs(before[1:-1] / total, edges, color=colour, linewidth=1.2, linestyle=(0, (1, 1.2)))
-    panels[0].stairs(after[1:-1] / total, edges, color=colour, linewidth=1.8)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        ratio = np.where(before > total * 1e-3, after / before, np.nan)[1:-1]
+    for content, look in ((before, {"linewidth": 1.2, "linestyle": (0, (1, 1.2))}), (after, {"linewidth": 1.8})):
+        shown = np.where(content > 0, content / total, np.nan)[1:-1]  # no line down to nothing on a logarithmic axis
+        panels[0].stairs(shown, edges, color=colour, baseline=None, **look)
+    jets = before / total * raw["jets"]
+    ratio = np.divide(after, before, out=np.full_like(before, np.nan), where=jets >= FEWEST)[1:-1]
     panels[1].stairs(ratio, edges, color=colour, linewidth=1.5, baseline=None)
     shift, error = (np.array([np.nan if x is None else x for x in moved[key]])[1:-1] for key in ("shift", "error"))
-    seen = before[1:-1] / total * raw["jets"] >= FEWEST
+    seen = jets[1:-1] >= FEWEST
     middle = (edges[1:] + edges[:-1]) / 2
     look = {"color": colour, "marker": "o", "markersize": 3, "linewidth": 1, "elinewidth": 1}
     panels[2].errorbar(middle[seen], shift[seen], error[seen], **look)
@@ -108,7 +111,7 @@ def asymmetries(axes: Axes, flavours: Mapping[str, Mapping[str, Any]]) -> None:
     for line, (flavour, moved) in enumerate(flavours.items()):
         text = f"{flavour}: {asymmetry(moved):+.2f}" if asymmetry(moved) is not None else f"{flavour}: none moved"
         place = {"ha": "right", "va": "top", "transform": axes.transAxes, "fontsize": 11.5}
-        axes.text(0.97, 0.85 - 0.085 * line, text, color=colour_of(flavour), **place)
+        axes.text(0.97, 0.89 - 0.065 * line, text, color=colour_of(flavour), **place)
     axes.text(0.97, 0.95, "(up $-$ down)/(up + down)", ha="right", va="top", transform=axes.transAxes, fontsize=11)
 
 

@@ -30,6 +30,7 @@ VERBS = (
     "skim",
     "export",
     "evaluate",
+    "inspect",
     "detect",
     "envelope",
     "histograms",

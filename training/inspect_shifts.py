@@ -5,6 +5,7 @@ the shapes become alike. One that finds no such slope moves either flavour both 
 """
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -32,9 +33,8 @@ def shown_inputs(sample: Sample, features: FeatureSet, classes: Sequence[str], n
     """
     for name in names:
         if name not in features.names:
-            raise AdvtagError(
-                f"no input {name!r} in feature card {features.name!r}; it has {', '.join(features.names)}"
-            )
+            known = get_close_matches(name, features.names, 3, 0) or features.names[:3]
+            raise AdvtagError(f"no input {name!r} in feature card {features.name!r}; did you mean {', '.join(known)}?")
     if found := tuple(names) or tuple(name for name in IMPACT if name in features.names):
         return found
     fixed = features.integer | features.frozen

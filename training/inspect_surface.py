@@ -30,11 +30,12 @@ def directions(attack: Attack, tagger: Tagger, sample: Sample, *, seed: int) -> 
     """Where jets may go, the move of the attack, and a random move; the latter float [jets, features].
 
     The random move changes every entry by as much as the attack does, up or down by a hash of the jet's key. Absent
-    and integer entries, and those that the card freezes, stay; those that follow another follow it. Where the interval
-    ends, at `REACH` times the attack's size, at the card's caps or physical ranges, moves end, too.
+    and integer entries, and those that the card freezes, stay; those that follow another follow it. Moves end at the
+    card's caps, if these hold, and at physical ranges.
     """
     inputs = sample.inputs
-    interval = replace(attack.budget, epsilon=REACH * attack.budget.epsilon).interval(tagger, inputs)
+    # twice: in the corner of the plane both moves add up
+    interval = replace(attack.budget, epsilon=2 * REACH * attack.budget.epsilon).interval(tagger, inputs)
     moved = attack(tagger, inputs, sample.target)
     along = torch.where(interval.free, moved.values - inputs.values, 0)
     sign = torch.where(uniform(reseed(inputs.key, seed), inputs.values.shape[1], 0) < 0.5, -1.0, 1.0)
@@ -47,13 +48,22 @@ def increase(tagger: Tagger, sample: Sample, interval: Interval, move: Tensor, c
     return objective_of(tagger, sample.inputs, sample.target, values) - clean
 
 
-def surface_table(attack: Attack, tagger: Tagger, sample: Sample, *, seed: int = 0) -> dict[str, Any]:
+def surface_table(
+    attack: Attack, tagger: Tagger, sample: Sample, *, jet: int | None = None, seed: int = 0
+) -> dict[str, Any]:
     """The loss of some jets around where they are; jets count 1. Lengths are in units of the attack, which ends at 1.
+
+    Args:
+        attack: made on the tagger
+        tagger: in evaluation mode for the while
+        sample: the jets
+        jet: place of the one that is looked at alone; None: that whose increase under the attack is the lower median
+        seed: of the random direction
 
     Returns:
         `clean`, the mean loss; for `attack` and `random`, along `LINE`: `mean` increase, and its `quantiles` over jets,
         as in `QUANTILES`; in the plane of both, [random][attack] on `GRID`: `plane`, the mean increase, and `jet`,
-        that of the jet whose increase under the attack is the (lower) median, with its class code, pt and eta
+        that of one jet, with its place in the sample, class code, pt (GeV) and eta
     """
     with evaluation_mode(tagger):
         interval, along, random = directions(attack, tagger, sample, seed=seed)
@@ -67,12 +77,14 @@ def surface_table(attack: Attack, tagger: Tagger, sample: Sample, *, seed: int =
             "random": torch.stack([at(0, t) for t in LINE]),
         }
         plane = torch.stack([torch.stack([at(x, y) for x in GRID]) for y in GRID])
-        jet = int(at(1, 0).argsort(stable=True)[(len(sample) - 1) // 2])
+        if jet is None:
+            jet = int(at(1, 0).argsort(stable=True)[(len(sample) - 1) // 2])
     return {
         "clean": float(clean.double().mean()),
         **{name: _line(losses) for name, losses in lines.items()},
         "plane": plane.double().mean(2).tolist(),
         "jet": {
+            "place": jet,
             "class": int(sample.target[jet]),
             "pt": float(sample.pt[jet]),
             "eta": float(sample.eta[jet]),

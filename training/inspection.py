@@ -1,4 +1,4 @@
-"""Tables of what attacks do to jets, for figures that histograms are not enough for: `output/inspection/inspection.json`.
+"""Tables of what attacks do to jets, for figures that need more than histograms: `output/inspection/inspection.json`.
 
     {"format": 1, "columns": FOLDER, "jets": 20000, "versions": {...}, "classes": ["b", "bb", "c", "udsg"],
      "inputs": [{"name": "trackSip2dSig_0", "stem": "trackSip2dSig", "slot": 0, "group": "track", "integer": false,
@@ -7,7 +7,8 @@
      "distances": {"weights": "columns", "null": [of each input], "taggers": {TAGGER: {ATTACK: [of each input]}}},
      "correlations": {"weights": "columns", "pairs": [jets of each pair], "raw": [of each pair],
                       "taggers": {TAGGER: {ATTACK: [of each pair]}}},
-     "confusion": {"weights": "columns", "taggers": {TAGGER: {"raw" or ATTACK: {"jets": [[...]], "fraction": [[...]]}}}},
+     "confusion": {"weights": "columns",
+                   "taggers": {TAGGER: {"raw" or ATTACK: {"jets": [[...]], "fraction": [[...]]}}}},
      "absence": {"weights": "columns", "flavours": {FLAVOUR, "all" or "data": {"jets": 1234, "absent": [...]}}},
      "reweighting": {"weights": "columns", "pt_edges": [...], "eta_edges": [...],
                      "before": {FLAVOUR: [pt bin][eta bin]}, "forms": {"balanced": {FLAVOUR: [pt bin][eta bin]}}},
@@ -17,10 +18,11 @@
                   "taggers": {TAGGER: {ATTACK: {"clean", "attack", "random", "plane", "jet"}}}}}
 
 Pairs of inputs are those above the diagonal of a matrix, row by row. `weights` says how jets count: `columns`, with the
-absolute generator weight, as datasets are mixed in the training; `none`, each as one. Nothing counts with the weights in
-pt, eta and flavour that a training uses: what is shown is what the samples hold. Numbers have four digits; what is not
-defined is null. `forms` holds the weight tables of `training.weights`, `before` the sums of weights of the train split;
-everything else is of the first jets of the test split in the order of a hash. More in the functions that compute it.
+absolute generator weight, as datasets are mixed in the training; `none`, each as one. Nothing counts with the weights
+in pt, eta and flavour that a training uses: what is shown is what the samples hold. Numbers have four digits; what is
+not defined is null. `forms` holds the weight tables of `training.weights`, `before` the sums of weights of the train
+split, `data` the absent entries of all splits; everything else is of the first jets of the test split in the order of a
+hash. More in the functions that compute it.
 """
 
 import json
@@ -113,13 +115,16 @@ def inspect(analysis: Analysis, *, jets: int = JETS, inputs: Sequence[str] = (),
         "absence": absence(analysis, looked_at),
         "reweighting": reweighting(analysis),
     }
+    one_jet: dict[str, int] = {}  # the same for all taggers
     with progress_bar("inspection", show=progress) as bar:
         task = bar.add_task("", total=len(taggers) * max(len(attacks), 1))
         for name, tagger in taggers.items():
             page["confusion"]["taggers"][name] = {"raw": confused(tagger, looked_at)}
             for attack in names:
                 bar.update(task, description=f"{attack} on {name}")
-                found = attacked_tables(looked_at, tagger, attacks[attack], with_other_cap(analysis, attack))
+                caps = attacks[attack], with_other_cap(analysis, attack)
+                found = attacked_tables(looked_at, tagger, *caps, one_jet.get(attack))
+                one_jet[attack] = found["surfaces"]["jet"]["place"]
                 for table, content in found.items():
                     page[table]["taggers"].setdefault(name, {})[attack] = content
                 bar.advance(task)
@@ -191,8 +196,16 @@ def raw_tables(jets: Jets) -> dict[str, Table]:
     return {name: {**table, "taggers": {}} for name, table in tables.items()}
 
 
-def attacked_tables(jets: Jets, tagger: Tagger, attack: Attack, other: Attack | None) -> dict[str, Any]:
-    """Tables of one attack on one tagger; `other` is the same attack with the caps on or off, the other way round."""
+def attacked_tables(jets: Jets, tagger: Tagger, attack: Attack, other: Attack, one_jet: int | None) -> dict[str, Any]:
+    """Tables of one attack on one tagger.
+
+    Args:
+        jets: raw
+        tagger: attacked, and looked at
+        attack: as configured
+        other: the same attack with the caps on where they were off, and off where they were on
+        one_jet: see `training.inspect_surface.surface_table`
+    """
     sample, features = jets.sample, jets.features
     moved = moved_by(attack, tagger, sample.inputs, sample.target)
     logits = logits_of(tagger, moved)
@@ -200,18 +213,17 @@ def attacked_tables(jets: Jets, tagger: Tagger, attack: Attack, other: Attack | 
     around = Sample(sample.inputs[few], sample.target[few], sample.pt[few], sample.eta[few])
     shifts = {}
     for variant in (attack, other):
-        if variant is not None:
-            shifted = moved if variant is attack else moved_by(variant, tagger, sample.inputs, sample.target)
-            shifts["capped" if variant.budget.capped else "uncapped"] = {
-                name: shift_table(features, name, sample.inputs, shifted, sample.target, jets.classes)
-                for name in jets.shown
-            }
+        shifted = moved if variant is attack else moved_by(variant, tagger, sample.inputs, sample.target)
+        shifts["capped" if variant.budget.capped else "uncapped"] = {
+            name: shift_table(features, name, sample.inputs, shifted, sample.target, jets.classes)
+            for name in jets.shown
+        }
     return {
         "distances": distance_table(features, sample.inputs, moved),
         "correlations": correlation_table(moved),
         "confusion": confusion_table(logits, sample.target, sample.weight, len(jets.classes)),
         "shifts": shifts,
-        "surfaces": surface_table(attack, tagger, around),
+        "surfaces": surface_table(attack, tagger, around, jet=one_jet),
     }
 
 
