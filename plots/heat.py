@@ -11,7 +11,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import Normalize
+from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
@@ -28,12 +28,15 @@ Inputs = Sequence[Mapping[str, Any]]
 """Inputs of a card, as an inspection describes them."""
 
 
+def palette(colours: str) -> Colormap:
+    """A colour map of matplotlib, in which what is not defined is grey."""
+    return matplotlib.colormaps[colours].with_extremes(bad=NOTHING)
+
+
 def heat(axes: Axes, values: Array, norm: Normalize, colours: str = SEQUENTIAL) -> AxesImage:
     """Draw values [rows, columns] as cells, the first row at the top; what is not finite is grey."""
-    palette = matplotlib.colormaps[colours].copy()
-    palette.set_bad(NOTHING)
     shown = np.ma.masked_invalid(values)
-    image = axes.imshow(shown, cmap=palette, norm=norm, aspect="auto", interpolation="nearest")
+    image = axes.imshow(shown, cmap=palette(colours), norm=norm, aspect="auto", interpolation="nearest")
     axes.tick_params(which="both", length=0)
     axes.minorticks_off()
     return image

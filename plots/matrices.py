@@ -1,6 +1,5 @@
 """Matrices of an inspection: correlations of the inputs before and after an attack, and confusion of classes."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,9 +20,9 @@ LABELLED = 120
 
 def square(pairs: Sequence[float | None], number: int, diagonal: float) -> Array:
     """The symmetric matrix [number, number] whose upper triangle is given row by row; null is nan."""
-    matrix = np.full((number, number), diagonal)
+    matrix = np.full((number, number), float(diagonal))
     upper = np.triu_indices(number, 1)
-    matrix[upper] = [np.nan if x is None else x for x in pairs]
+    matrix[upper] = np.array(pairs, np.float64)
     matrix.T[upper] = matrix[upper]
     return matrix
 
@@ -137,7 +136,7 @@ def confusion(table: Mapping[str, Any], *, attack: str, label: str = "Simulation
 
 def confusion_panel(axes: Axes, table: Mapping[str, Any], classes: Sequence[str]) -> Any:
     """One matrix, with fractions and numbers of jets."""
-    fractions = np.array([[math.nan if x is None else x for x in row] for row in table["fraction"]])
+    fractions = np.array(table["fraction"], np.float64)
     image = heat(axes, fractions, Normalize(0, 1))
     texts = {
         (i, j): f"{fractions[i, j]:.3f}\n{table['jets'][i][j]:,}"

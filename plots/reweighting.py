@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
@@ -11,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogFormatter, NullFormatter
 
-from plots.heat import DIVERGING, NOTHING, SEQUENTIAL
+from plots.heat import DIVERGING, SEQUENTIAL, palette
 from plots.panels import GREY, legend
 from plots.shifts import colour_of
 from plots.style import STYLES, Array, cms_style, headline, plain
@@ -31,8 +30,8 @@ def reweighting_maps(table: Mapping[str, Any], *, form: str, label: str = "Simul
         label: text above the axes.
     """
     flavours = list(table["before"])
-    before = {name: np.array(table["before"][name]) for name in flavours}
-    weights = {name: np.array(table["weights"][name]) for name in flavours}
+    before = {name: np.array(table["before"][name], np.float64) for name in flavours}
+    weights = {name: np.array(table["weights"][name], np.float64) for name in flavours}
     after = {name: before[name] * weights[name] for name in flavours}
     rows: list[tuple[str, dict[str, Array], Normalize, str]] = [
         ("before", {name: shares(x) for name, x in before.items()}, fraction_norm(before), SEQUENTIAL),
@@ -73,10 +72,8 @@ def fraction_norm(before: Mapping[str, Array]) -> LogNorm:
 
 def pt_eta(axes: Axes, table: Mapping[str, Any], values: Array, norm: Normalize, colours: str) -> Any:
     """A map in pt (logarithmic) and eta; what is not above 0 is grey."""
-    palette = matplotlib.colormaps[colours].copy()
-    palette.set_bad(NOTHING)
     shown = np.ma.masked_where(~(values > 0), values).T
-    mesh = axes.pcolormesh(table["pt_edges"], table["eta_edges"], shown, cmap=palette, norm=norm)
+    mesh = axes.pcolormesh(table["pt_edges"], table["eta_edges"], shown, cmap=palette(colours), norm=norm)
     pt_axis(axes)
     return mesh
 
@@ -95,8 +92,8 @@ def spectra(table: Mapping[str, Any], *, form: str, label: str = "Simulation") -
 
     Arguments as in `reweighting_maps`.
     """
-    before = {name: np.array(x) for name, x in table["before"].items()}
-    after = {name: x * np.array(table["weights"][name]) for name, x in before.items()}
+    before = {name: np.array(x, np.float64) for name, x in table["before"].items()}
+    after = {name: x * np.array(table["weights"][name], np.float64) for name, x in before.items()}
     styles = STYLES[: len(before)]  # after the weights, lines lie on each other
     with cms_style():
         figure = Figure(figsize=(13.5, 9))

@@ -35,7 +35,7 @@ def flavour_shifts(table: Mapping[str, Any], *, attack: str, capped: bool, label
         capped: whether the relative caps of the card held.
         label: text above the axes.
     """
-    edges, taggers = np.array(table["edges"]), table["taggers"]
+    edges, taggers = np.array(table["edges"], np.float64), table["taggers"]
     with cms_style():
         width = 5.6 * len(taggers) + LEGEND
         figure = Figure(figsize=(width, 10.5))
@@ -80,7 +80,7 @@ def flavour_shifts(table: Mapping[str, Any], *, attack: str, capped: bool, label
 
 def one_flavour(panels: Array, edges: Array, raw: Mapping[str, Any], moved: Mapping[str, Any], colour: str) -> None:
     """Draw one flavour in the three panels of a tagger; flow bins count in the normalisation and are not drawn."""
-    before, after = np.array(raw["raw"]), np.array(moved["attacked"])
+    before, after = np.array(raw["raw"], np.float64), np.array(moved["attacked"], np.float64)
     total = before.sum()
     if not total > 0:
         return
@@ -90,7 +90,7 @@ def one_flavour(panels: Array, edges: Array, raw: Mapping[str, Any], moved: Mapp
     jets = before / total * raw["jets"]
     ratio = np.divide(after, before, out=np.full_like(before, np.nan), where=jets >= FEWEST)[1:-1]
     panels[1].stairs(ratio, edges, color=colour, linewidth=1.5, baseline=None)
-    shift, error = (np.array([np.nan if x is None else x for x in moved[key]])[1:-1] for key in ("shift", "error"))
+    shift, error = (np.array(moved[key], np.float64)[1:-1] for key in ("shift", "error"))
     seen = jets[1:-1] >= FEWEST
     middle = (edges[1:] + edges[:-1]) / 2
     look = {"color": colour, "marker": "o", "markersize": 3, "linewidth": 1, "elinewidth": 1}
