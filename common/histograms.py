@@ -1,5 +1,5 @@
 """The histogram file: a zip of UHI-serialised histograms and one JSON page of what they were filled from. A job writes
-a folder of them, one file for each dataset.
+a folder of them, one file for each dataset. Sums for correlations of inputs, if there are any, lie beside them as .npy.
 
 Every histogram has the category axes of `AXES`, in that order, and one variable axis named like the histogram,
 with Weight storage. Flavour is one of b, bb, c, udsg, or `data`; attack `raw` is the undistorted input. No pickle
@@ -7,6 +7,7 @@ is read or written.
 """
 
 import functools
+import io
 import json
 import operator
 import zipfile
@@ -17,8 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import hist
+import numpy as np
 import uhi.io.zip
 
+from common.correlations import Category, Matrix
 from common.errors import AdvtagError
 from common.files import whole_file
 
@@ -26,6 +29,8 @@ AXES = ("dataset", "region", "flavour", "variation", "tagger", "attack")
 PAGE = "advtag.json"
 HISTOGRAMS = "histograms"
 """Folder of the files, DATASET.zip, in an output folder."""
+CORRELATIONS = "correlations/{}.npy"
+"""Blocks of sums in a histogram file, in the order of `correlations` in its page: [dataset, region, tagger, attack]."""
 RAW = "raw"
 """The attack that is none."""
 FORMAT = 1
@@ -65,11 +70,13 @@ class HistogramFile:
     inputs: tuple[str, ...]
     """Names of the histograms of tagger inputs, in the order of the feature card."""
     discriminators: tuple[str, ...]
-    """Names of the histograms of discriminators, [0, 1]; undefined (-1) is in the underflow."""
+    """Names of the histograms of discriminators and node outputs, [0, 1]; undefined (-1) is in the underflow."""
     datasets: dict[str, Dataset]
     luminosity: float
     """1/pb"""
     provenance: dict[str, Any]
+    correlations: dict[str, dict[Category, Matrix]] | None = None
+    """Blocks of sums by dataset and category, see `common.correlations.Sums`; None if none were made."""
 
     @property
     def variables(self) -> tuple[str, ...]:
@@ -94,10 +101,20 @@ class HistogramFile:
             "luminosity": self.luminosity,
             "provenance": self.provenance,
         }
+        blocks = [
+            ((dataset, *category), block)
+            for dataset, found in (self.correlations or {}).items()
+            for category, block in found.items()
+        ]
+        if self.correlations is not None:
+            page["correlations"] = [where for where, _ in blocks]
         with whole_file(path) as aside, zipfile.ZipFile(aside, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr(PAGE, json.dumps(page, indent=1))
             for name, histogram in self.histograms.items():
                 uhi.io.zip.write(archive, name, histogram)
+            for place, (_, block) in enumerate(blocks):
+                with archive.open(CORRELATIONS.format(place), "w") as member:
+                    np.lib.format.write_array(member, block, allow_pickle=False)
 
 
 def read_histograms(path: Path) -> HistogramFile:
@@ -123,9 +140,13 @@ def read_histograms(path: Path) -> HistogramFile:
         }
     except ValueError as error:
         raise AdvtagError(f"{path}: its files have different axes: they are of different jobs") from error
+    correlations: dict[str, dict[Category, Matrix]] = {}
+    for file in files:
+        correlations |= file.correlations or {}
     # one dataset is in one file
     datasets = {name: dataset for file in files for name, dataset in file.datasets.items()}
-    return replace(files[0], histograms=histograms, datasets=datasets)
+    whole = correlations if all(file.correlations is not None for file in files) else None
+    return replace(files[0], histograms=histograms, datasets=datasets, correlations=whole)
 
 
 def datasets_of(path: Path) -> tuple[str, ...]:
@@ -148,7 +169,18 @@ def _read_file(path: Path) -> HistogramFile:
             {name: Dataset(**dataset) for name, dataset in page["datasets"].items()},
             page["luminosity"],
             page["provenance"],
+            _read_correlations(archive, page),
         )
+
+
+def _read_correlations(archive: zipfile.ZipFile, page: Mapping[str, Any]) -> dict[str, dict[Category, Matrix]] | None:
+    if "correlations" not in page:
+        return None
+    found: dict[str, dict[Category, Matrix]] = {name: {} for name in page["datasets"]}
+    for place, (dataset, region, tagger, attack) in enumerate(page["correlations"]):
+        block = io.BytesIO(archive.read(CORRELATIONS.format(place)))
+        found[dataset][region, tagger, attack] = np.load(block, allow_pickle=False)
+    return found
 
 
 @contextmanager

@@ -137,6 +137,8 @@ class Histograms(Section):
     """Of the network: float64 gives bin-by-bin identical results whatever the chunking."""
     scores: bool = False
     """Write the scores of every jet, raw and attacked, to `output/scores`, too."""
+    correlations: bool = False
+    """Add up products of inputs, too, for the correlations of every pair: see `common.correlations`."""
 
 
 class Skim(Section):

@@ -21,6 +21,7 @@ from models.tagger import worker_tagger
 from processors.blocks import Block, Fill, Filler, Layout, as_histograms
 from processors.columns import count
 from processors.corrections import NOMINAL, Corrections
+from processors.correlations import Correlator
 from processors.evaluate import TRANSFER, evaluate
 from processors.jets import FLAVOURS, Jets, read_jets
 from processors.preselection import Preselection
@@ -52,6 +53,7 @@ class HistogramProcessor(processor.ProcessorABC):  # type: ignore[misc]
         transfer: taggers whose attacked jets the others are shown
         device: `cpu`, `cuda`, or `auto`: a GPU if the worker has one
         parts: folder for the scores of every jet, `parts/DATASET/UUID-START.parquet`; None: they are not written
+        correlations: add up products of inputs, too, of nominal jets
     """
 
     def __init__(
@@ -68,6 +70,8 @@ class HistogramProcessor(processor.ProcessorABC):  # type: ignore[misc]
         transfer: Sequence[str] = (),
         device: str = "cpu",
         parts: Path | None = None,
+        *,
+        correlations: bool = False,
     ) -> None:
         self.features = features
         self.selection = selection
@@ -81,13 +85,14 @@ class HistogramProcessor(processor.ProcessorABC):  # type: ignore[misc]
         self.transfer = frozenset(transfer)
         self.device = device
         self.parts = parts
+        self.correlations = correlations
         self.inputs = Layout(tuple(input_axis(feature) for feature in features.inputs))
         self.scores = Layout(tuple(score_axis(name) for name in TAGGER_SCORES))
 
     def process(self, events: Any) -> dict[str, Any]:
         """Fill a chunk; return its counts, cutflows `{"cutflow": {dataset: {region: {cut: [events, weights]}}}}`, and
-        blocks by dataset and layout, `{"blocks": {dataset: {"inputs": ..., "scores": ...}}}` (see `histograms`); with
-        `parts` also `{"parts": [name of the file]}`.
+        blocks by dataset and layout, `{"blocks": {dataset: {"inputs": ..., "scores": ...}}}` (see `histograms`), and
+        with them `correlations` (see `common.correlations`); with `parts` also `{"parts": [name of the file]}`.
 
         The nominal jets are attacked; jets under variations of their energy are scored as they are.
         """
@@ -95,8 +100,7 @@ class HistogramProcessor(processor.ProcessorABC):  # type: ignore[misc]
         dataset = events.metadata["dataset"]
         data = self.datasets[dataset]
         output: dict[str, Any] = {}
-        inputs: dict[str, Block] = {}
-        scores: dict[str, Block] = {}
+        blocks: dict[str, dict[str, Block]] = {}
         for shift, shifted in self.corrections.shifts(events, data):
             jets = read_jets(shifted, self.features, self.selection, data=data)
             fills, cutflow = self._select(shifted, jets, shift, dataset)
@@ -104,13 +108,15 @@ class HistogramProcessor(processor.ProcessorABC):  # type: ignore[misc]
                 output = {**count(events, jets, data), "cutflow": {dataset: cutflow}}
             attacks = self.attacks if shift == NOMINAL and not data else {}
             kept: dict[tuple[str, str], Any] | None = {} if self.parts is not None and shift == NOMINAL else None
-            filled = self._fill(jets, fills, attacks, kept)
-            inputs |= filled[0]
-            scores |= filled[1]
+            correlator = None
+            if self.correlations and shift == NOMINAL:
+                correlator = Correlator(self.inputs.axes, jets.present.T, fills, NOMINAL)
+            for kind, filled in self._fill(jets, fills, attacks, kept, correlator).items():
+                blocks.setdefault(kind, {}).update(filled)
             if self.parts is not None and kept is not None:
                 table = scores_table(jets, fills, NOMINAL, kept)
                 output["parts"] = write_scores(self.parts, events.metadata, table)
-        return {**output, "blocks": {dataset: {"inputs": inputs, "scores": scores}}}
+        return {**output, "blocks": {dataset: blocks}}
 
     def postprocess(self, accumulator: Any) -> Any:
         """Nothing to do."""
@@ -141,13 +147,16 @@ class HistogramProcessor(processor.ProcessorABC):  # type: ignore[misc]
         fills: Sequence[Fill],
         attacks: Mapping[str, Attack],
         kept: dict[tuple[str, str], Any] | None,
-    ) -> tuple[dict[str, Block], dict[str, Block]]:
-        """Blocks of inputs and of scores; the scores themselves are added to `kept` by (tagger, attack)."""
+        correlator: Correlator | None,
+    ) -> dict[str, dict[str, Block]]:
+        """Blocks of inputs, scores and correlations; the scores themselves go to `kept` by (tagger, attack)."""
         inputs, scores = Filler(self.inputs, jets.flavour, fills), Filler(self.scores, jets.flavour, fills)
         present, everywhere = jets.present.T, [np.ones(len(jets), np.bool_)] * len(TAGGER_SCORES)
         weights = tuple(dict.fromkeys(name for fill in fills for name in fill.weights))
         # the raw inputs are the same whatever the tagger: filled once, entered under each
         inputs.fill(ALL, RAW, jets.values.T, present, weights)
+        if correlator is not None:
+            correlator.fill("", RAW, jets.values.T)
         for found in self._evaluated(jets, attacks):
             variations = weights if found.attack == RAW else (NOMINAL,)
             for tagger, by_name in found.scores.items():
@@ -157,7 +166,10 @@ class HistogramProcessor(processor.ProcessorABC):  # type: ignore[misc]
                     kept[tagger, attack] = {score: values.astype(np.float32) for score, values in by_name.items()}
                 if found.moved is not None:
                     inputs.fill(tagger, attack, found.moved, present, variations)
-        return inputs.blocks, scores.blocks
+                    if correlator is not None and tagger == found.tagger:
+                        correlator.fill(tagger, attack, found.moved, jets.values.T)
+        blocks = {"inputs": inputs.blocks, "scores": scores.blocks}
+        return blocks if correlator is None else {**blocks, "correlations": correlator.blocks}
 
     def _evaluated(self, jets: Jets, attacks: Mapping[str, Attack]) -> Any:
         dtype = torch.float64 if self.precision == "float64" else torch.float32

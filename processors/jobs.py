@@ -19,6 +19,7 @@ from models.tagger import load_tagger, read_tagger
 from processors.books import Counts, pages, total
 from processors.columns import SPLITS, ColumnsProcessor
 from processors.corrections import Corrections
+from processors.correlations import by_category
 from processors.fileset import File, read_list
 from processors.histograms import HistogramProcessor
 from processors.jets import FLAVOURS
@@ -115,6 +116,7 @@ def make_histograms(analysis: Analysis, *, progress: bool = True) -> Path:
         corrections,
         wanted.transfer,
         analysis.run.device,
+        correlations=wanted.correlations,
     )
     key = digest(
         *shared_settings(analysis, features, is_data),
@@ -206,6 +208,7 @@ def one_dataset(
             "job": key,
             **loss(output),
         },
+        correlations={name: by_category(blocks.get("correlations", {}))} if job.correlations else None,
     )
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from common.correlations import added
 from common.errors import AdvtagError
 from common.files import whole_folder
 from common.histograms import Dataset, HistogramFile, datasets_of, read_histograms
@@ -62,6 +63,8 @@ def _one_dataset(name: str, paths: Sequence[Path]) -> HistogramFile:
         for variable, histogram in file.histograms.items():
             total.histograms[variable] += histogram
         total = replace(total, datasets={name: _added(total.datasets[name], file.datasets[name], path)})
+        if total.correlations is not None and file.correlations is not None:
+            total = replace(total, correlations={name: added(total.correlations[name], file.correlations[name])})
     return total
 
 

@@ -42,6 +42,7 @@ def config(simulated, taggers, tmp_path_factory):
             "attacks": ["noise", "fgsm"],
             "regions": {"all": {}, "emu": {"jet_pt": 30, "electrons": 1, "muons": 1, "lepton_pt": 10}},
             "precision": "float64",
+            "correlations": True,
         },
     }
     path.write_text(yaml.safe_dump(sections))
@@ -89,6 +90,21 @@ def test_histograms_do_not_depend_on_how_they_were_made(outputs, way):
                 np.testing.assert_array_equal(a["value"], b["value"], err_msg=name)
             np.testing.assert_allclose(a["value"], b["value"], rtol=1e-9, atol=0, err_msg=name)
             np.testing.assert_allclose(a["variance"], b["variance"], rtol=1e-9, atol=0, err_msg=name)
+
+
+@pytest.mark.parametrize("way", [way for way in WAYS if way != "one chunk"])
+def test_correlations_do_not_depend_on_how_they_were_made(outputs, way):
+    ours, reference = outputs[way][1].correlations, outputs["one chunk"][1].correlations
+    raw, fgsm = ("all", "", "raw"), ("all", "adversarial", "fgsm")
+    assert len(reference["ttbar"]) == 2 * (1 + 2 * 2)  # regions, raw, taggers, attacks
+    assert set(reference["data"]) == {raw, ("emu", "", "raw")}
+    assert reference["ttbar"][fgsm].shape == (26, 67, 67)
+    for dataset, blocks in reference.items():
+        assert blocks[raw].shape == (13, 67, 67)
+        assert blocks[raw].any()
+        for category, block in blocks.items():
+            size = 1e-9 * np.abs(block).max()
+            np.testing.assert_allclose(ours[dataset][category], block, rtol=1e-9, atol=size, err_msg=str(category))
 
 
 def test_float32_moves_fewer_than_one_jet_in_ten_thousand(outputs):

@@ -23,7 +23,12 @@ def made(simulated, taggers, tmp_path_factory):
         "output": "out",
         "features": "deepcsv",
         "datasets": {"ttbar": {"files": str(simulated / "ttbar_mc_11_*.root"), "cross_section": 500.0}},
-        "histograms": {"datasets": ["ttbar"], "taggers": {"nominal": str(taggers["nominal"])}, "attacks": []},
+        "histograms": {
+            "datasets": ["ttbar"],
+            "taggers": {"nominal": str(taggers["nominal"])},
+            "attacks": [],
+            "correlations": True,
+        },
         "run": {"executor": "iterative"},
     }
     (folder / "job.yaml").write_text(yaml.safe_dump(sections))
@@ -59,6 +64,10 @@ def test_two_halves_are_the_whole(made, tmp_path):
             np.testing.assert_allclose(
                 merged.histograms[name].view(flow=True)[part], histogram.view(flow=True)[part], rtol=1e-12
             )
+    raw = ("inclusive", "", "raw")
+    block = whole.correlations["ttbar"][raw]
+    assert block.any()
+    np.testing.assert_allclose(merged.correlations["ttbar"][raw], block, rtol=1e-9, atol=1e-9)
 
 
 def test_events_in_two_of_them(made, tmp_path):

@@ -353,6 +353,7 @@ def config(simulated, taggers, tmp_path_factory):
             "taggers": {"nominal": str(taggers["nominal"])},
             "attacks": ["fgsm"],
             "precision": "float64",
+            "correlations": True,
         },
     }
     path.write_text(yaml.safe_dump(sections))
@@ -424,6 +425,10 @@ def same(ours, theirs):
             mine, other = (h[{"dataset": place}].view(flow=True) for h in (ours.histograms[name], histogram))
             np.testing.assert_allclose(mine["value"], other["value"], rtol=1e-12)
             np.testing.assert_allclose(mine["variance"], other["variance"], rtol=1e-12)
+    for place, blocks in theirs.correlations.items():
+        assert ours.correlations[place].keys() == blocks.keys()
+        for key, block in blocks.items():
+            np.testing.assert_allclose(ours.correlations[place][key], block, rtol=1e-9, atol=1e-9)
 
 
 def rows(folder):
