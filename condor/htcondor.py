@@ -22,14 +22,15 @@ def submit_description(job: Job, items: str | None = None) -> str:
 
     Args:
         job: the stage
-        items: file of the labels; None: the one job of a DAG's node, which sets `item`
+        items: file of the labels; None: the one job of a DAG's node, which sets `label` (not `item`: that name is
+            HTCondor's own, and empty where nothing is queued from a list)
     """
     site = job.site
     lines = {
         "universe": "container" if site.image and site.image_as == "container_image" else "vanilla",
         "executable": f"{job.stage}.sh",
         "batch_name": f"advtag-{job.name}",
-        "initialdir": "items/$(item)",
+        "initialdir": "items/$(label)",
         "log": "job.log",
         "output": "job.out",
         "error": "job.err",
@@ -41,7 +42,7 @@ def submit_description(job: Job, items: str | None = None) -> str:
         "periodic_release": f"{LOST} && (NumJobStarts < 5) && (time() - EnteredCurrentStatus > 600)",
         **_asked(site),
         "MY.AdvtagSubmission": quoted(job.identity),
-        "MY.AdvtagItem": quoted("$(item)", macros=True),
+        "MY.AdvtagItem": quoted("$(label)", macros=True),
         "MY.AdvtagStage": quoted(job.stage),
     }
     if job.checkpointed:
@@ -55,7 +56,7 @@ def submit_description(job: Job, items: str | None = None) -> str:
         if site.at_once is not None:
             lines["max_materialize"] = str(site.at_once)
     lines |= site.directives
-    queue = "queue" if items is None else f"queue item from {items}"
+    queue = "queue" if items is None else f"queue label from {items}"
     return "".join(f"{key} = {value}\n" for key, value in lines.items()) + queue + "\n"
 
 
@@ -111,7 +112,7 @@ def dag(stages: Sequence[Job]) -> str:
     for job in stages:
         for item in job.items:
             lines.append(f"JOB {node(job, item)} {job.stage}.sub")
-            lines.append(f'VARS {node(job, item)} item="{item.label}"')
+            lines.append(f'VARS {node(job, item)} label="{item.label}"')
             lines.append(f"RETRY {node(job, item)} {job.site.retries}")
     for before, after in pairwise(stages):
         parents, children = (" ".join(node(job, item) for item in job.items) for job in (before, after))

@@ -45,7 +45,7 @@ def unmet(site: Site, machines: Iterable[Ad]) -> str | None:
         best = max(map(has, left))
         left = [ad for ad in left if has(ad) >= wanted]
         if not left:
-            return f"{key}: {wanted:g}{unit} asked for, the most there is is {best:g}{unit}"
+            return f"{key}: {wanted:g}{unit} asked for, {best:g}{unit} is the most that a machine has"
     return None
 
 

@@ -13,7 +13,6 @@ from common.errors import AdvtagError
 from common.files import whole_folder
 from common.sources import archive
 from condor import htcondor, local, pool, slurm
-from condor.checks import check_site
 from condor.job import CODE, TO_ITEMS, Item, Job
 from condor.ledger import Ledger
 from condor.payload import Payload
@@ -108,14 +107,13 @@ def _link(place: Path, job: Job) -> None:
             link.symlink_to(path)
 
 
-def launch(folder: Path, ledger: Ledger, *, anyway: bool = False) -> None:
+def launch(folder: Path, ledger: Ledger) -> None:
     """Hand a written submission to the batch system; if that does not take it, the folder is deleted again.
 
     Raises:
         AdvtagError: in the words of the batch system
     """
     try:
-        check_site(ledger.settings(), folder, anyway=anyway)
         start(folder, ledger)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)

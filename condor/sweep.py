@@ -93,16 +93,18 @@ def points(
     for name in trainings:
         if name not in base.training:
             raise AdvtagError(f"--training {name}: no such training; known: {', '.join(base.training) or 'none'}")
-    chosen = list(trainings) or list(base.training)
-    axes: dict[str, list[Any]] = {"training": chosen}
-    for key, values in map(values_of, settings):
-        if key in axes:
-            raise AdvtagError(f"--set {key}: given twice; write all values behind one")
-        axes[key] = values
+    asked = list(map(values_of, settings))
     if seeds:
-        axes["training.seed"] = list(seeds)
+        asked.append(("training.seed", list(seeds)))
     if folds is not None:
-        axes["training.fold"] = [{"number": number, "of": folds} for number in range(folds)]
+        asked.append(("training.fold", [{"number": number, "of": folds} for number in range(folds)]))
+    axes: dict[str, list[Any]] = {"training": list(trainings) or list(base.training)}
+    for key, values in asked:
+        if key in axes:
+            raise AdvtagError(
+                f"--set {key}: given twice (--seeds and --folds are settings, too); write all values in one"
+            )
+        axes[key] = values
     size = math.prod(len(values) for values in axes.values())
     if not size:
         empty = next(key for key, values in axes.items() if not values)

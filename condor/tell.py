@@ -39,4 +39,4 @@ def _complaint(text: str) -> str:
     """What went wrong, in the program's own words, without what it did before."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     first = next((number for number, line in enumerate(lines) if "error" in line.lower()), 0)
-    return " ".join(lines[first:])[:500]
+    return " ".join(lines[first:]).partition(" Extra Info:")[0][:500]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import AdvtagError
+from condor.checks import check_site
 from condor.job import TO_ITEMS, TO_OUTPUT, Item, Job
 from condor.ledger import Ledger
 from condor.payload import Payload, training_configuration
@@ -72,8 +73,9 @@ def submit_training(
         with tempfile.TemporaryDirectory() as aside:
             write_submission(Path(aside) / folder.name, ledger, jobs, configurations, payload)
             return dry_run_text(Path(aside) / folder.name)
+    check_site(site, folder, anyway=anyway)
     write_submission(folder, ledger, jobs, configurations, payload)
-    launch(folder, ledger, anyway=anyway)
+    launch(folder, ledger)
     return watching(folder, ledger)
 
 

@@ -203,7 +203,10 @@ def start(prefix: Path, local: Path, cpus: int = 4, memory: int = 8000) -> dict[
     for command in COMMANDS:
         script = local / "bin" / f"condor_{command}"
         inner = shlex.join([*_as_user(), str(prefix / "bin" / script.name)])
-        script.write_text(f'#!/bin/sh\nCONDOR_CONFIG={shlex.quote(str(local / "condor_config"))} exec {inner} "$@"\n')
+        variables = (
+            f'CONDOR_CONFIG={shlex.quote(str(local / "condor_config"))} PATH="$PATH":{shlex.quote(str(prefix / "bin"))}'
+        )
+        script.write_text(f'#!/bin/sh\n{variables} exec {inner} "$@"\n')
         script.chmod(0o755)
     environment = {
         "CONDOR_CONFIG": str(local / "condor_config"),
@@ -305,7 +308,9 @@ def configuration(prefix: Path, local: Path, cpus: int, memory: int) -> str:
         "MAIL": "/bin/true",
         "SENDMAIL": "/bin/true",
         "SINGULARITY": "/bin/false",
-        "DAGMAN_USE_STRICT": 0,  # which refuses logs below /tmp, where tests are
+        "GPU_DISCOVERY_EXTRA": "-extra -simulate:4,4",  # four A100 that are not there: to match, not to compute
+        "MAX_JOBS_PER_SUBMISSION": 300,
+        "DAGMAN_USE_STRICT": 0,
     }
     # the role comes after the folders, which its defaults name, and before what is set differently here
     lines = [f"{key} = {value}" for key, value in (folders | network).items()]
