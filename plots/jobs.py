@@ -1,6 +1,7 @@
 """Draw many figures in a few worker processes, each of which gets only what its figure needs."""
 
 import multiprocessing
+import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -76,3 +77,8 @@ def draw_in_pool(jobs: Sequence[Job], workers: int, step: Callable[[], None]) ->
             pool.shutdown(wait=True, cancel_futures=True)
             raise
     return [future.result() for future in futures]
+
+
+def file_name(name: str) -> str:
+    """A region or variable as a name of a file: letters, digits, dot, dash and underscore, no leading dot."""
+    return re.sub(r"[^\w.-]|^\.", "_", name)

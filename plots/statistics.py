@@ -6,28 +6,34 @@ overflow as bins of their own; discriminators in the bins in which they are draw
 undefined. The variations are those of the raw MC; where the MC is attacked they stay the same relative to the bin
 content.
 
-Correlations between inputs are not in a histogram file: an attack that is invisible here, variable by variable, can be
-visible in them. `attacks.distances` compares them on columns.
+An attack that is invisible variable by variable can be visible in the correlations of the inputs. With
+`histograms.correlations` the table has rows of the variable `correlations`, see `plots.correlations`: `shape_chi2` is
+then the sum of squared pulls of `shape_ndf` pairs, without a p-value, and `shift_chi2` that of the pair that moves most.
 """
 
 import csv
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import hist
 import numpy as np
 
 from common.distances import js_distance
+from common.errors import AdvtagError
 from common.files import whole_file
 from common.histograms import RAW, HistogramFile
 from plots.compare import NAN, Bins, chi2_test, js_null, ks_test
+from plots.correlations import Estimate, Moved, attacked, attacks_in, compare, samples
 from plots.shapes import contents, filled, regions_of, scaled, shown, varied, with_raw
 from plots.style import Array
 from plots.systematics import differences
 from plots.visibility import Shift, shift
 
 STATISTICS = "statistics.csv"
+CORRELATIONS = "correlations"
+"""Variable and kind of the rows that compare all pairs of inputs."""
 SEED = 1
 
 
@@ -38,7 +44,7 @@ class Row:
     region: str
     variable: str
     kind: str
-    """input or discriminator"""
+    """input, discriminator or correlations"""
     tagger: str
     """Empty for raw inputs, which are the same for every tagger."""
     attack: str
@@ -71,6 +77,14 @@ class Row:
     shift_power_least: float
     verdict: str
     """visible: a 95 % test of the shape rejects in at least half of all experiments; invisible; unclear; or empty."""
+    largest_pull: float = NAN
+    """Of correlations: |pull| of the pair of inputs that differs most between data and this MC."""
+    largest_p: float = NAN
+    """Its p-value, for so many pairs."""
+    pairs_beyond: int = 0
+    """Pairs whose pull alone is significant at 95 % among so many."""
+    pair: str = ""
+    """The pair with the largest pull; under an attack, the one that the attack moves most."""
 
 
 def statistics(file: HistogramFile, regions: Iterable[str] | None = None) -> list[Row]:
@@ -84,7 +98,51 @@ def statistics(file: HistogramFile, regions: Iterable[str] | None = None) -> lis
         AdvtagError: an unknown region, a dataset that cannot be scaled.
     """
     chosen = regions_of(file) if regions is None else regions
-    return [row for region in chosen for variable in file.variables for row in variable_rows(file, region, variable)]
+    return [row for region in chosen for row in region_rows(file, region)]
+
+
+def region_rows(file: HistogramFile, region: str) -> Iterator[Row]:
+    """Rows of one region, those of correlations after those of inputs."""
+    for variable in file.inputs:
+        yield from variable_rows(file, region, variable)
+    yield from correlation_rows(file, region)
+    for variable in file.discriminators:
+        yield from variable_rows(file, region, variable)
+
+
+def correlation_rows(file: HistogramFile, region: str) -> Iterator[Row]:
+    """Correlations of all pairs of inputs: data against raw MC, and against MC under each attack; none if not made."""
+    raw = samples(file, region)
+    if raw is None:
+        return
+    found: list[tuple[str, str, Estimate, Moved | None]] = [("", RAW, raw.mc, None)]
+    for tagger, attack in attacks_in(file, region):
+        moved = attacked(file, region, raw, tagger, attack)
+        found += [] if moved is None else [(tagger, attack, *moved)]
+    for tagger, attack, mc, shifted in found:
+        seen = None if raw.data is None else compare(raw.data, mc)
+        if seen is None and shifted is None:
+            continue
+        pair = shifted.pair if shifted is not None else seen.pair if seen is not None else None
+        yield Row(
+            region,
+            CORRELATIONS,
+            CORRELATIONS,
+            tagger,
+            attack,
+            NAN if raw.data is None else raw.data.jets,
+            mc.jets,
+            *(NAN, 0, NAN),
+            *((NAN, 0, NAN) if seen is None else (seen.squares, seen.pairs, NAN)),
+            *[NAN] * 5,
+            *(
+                (NAN, NAN, 0, NAN, NAN, "")
+                if shifted is None
+                else (shifted.chi2, shifted.noise, shifted.pairs, shifted.power, shifted.power_least, shifted.verdict)
+            ),
+            *((NAN, NAN, 0) if seen is None else (seen.largest, seen.p, seen.exceeding)),
+            "" if pair is None else " and ".join(file.inputs[k] for k in pair),
+        )
 
 
 def variable_rows(file: HistogramFile, region: str, variable: str) -> Iterator[Row]:
@@ -161,6 +219,29 @@ def write_statistics(rows: Iterable[Row], path: Path) -> None:
         writer.writerow(field.name for field in fields(Row))
         for row in rows:
             writer.writerow(_cell(value) for value in asdict(row).values())
+
+
+def read_statistics(path: Path) -> list[Row]:
+    """Read a table that `write_statistics` wrote.
+
+    Raises:
+        AdvtagError: it is no such table.
+    """
+    columns = fields(Row)
+    try:
+        with path.open(newline="", encoding="utf-8") as stream:
+            reader = csv.reader(stream)
+            if next(reader, None) != [column.name for column in columns]:
+                raise ValueError("other columns")
+            return [
+                Row(*(_value(text, column.type) for text, column in zip(row, columns, strict=True))) for row in reader
+            ]
+    except (OSError, ValueError, csv.Error) as error:
+        raise AdvtagError(f"{path}: not a table of statistics ({error}); draw it again with `advtag plot`") from error
+
+
+def _value(text: str, kind: Any) -> Any:
+    return kind(text or "nan") if kind is float else kind(text)
 
 
 def _cell(value: str | float) -> str:

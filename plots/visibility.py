@@ -29,12 +29,21 @@ class Shift:
 
     @property
     def verdict(self) -> str:
-        """`visible` if the test rejects in at least half of all experiments, else `invisible`; `unclear` where the
-        fluctuation of a small MC sample decides; empty if undefined.
-        """
-        if np.isnan(self.power):
-            return ""
-        return "invisible" if self.power < 0.5 else "visible" if self.power_least >= 0.5 else "unclear"
+        """See `verdict`."""
+        return verdict(self.power, self.power_least)
+
+
+def verdict(power: float, least: float) -> str:
+    """`visible` if a test rejects in at least half of all experiments, else `invisible`; `unclear` where the
+    fluctuation of a small MC sample decides; empty if undefined.
+
+    Args:
+        power: probability that the test rejects.
+        least: the same with the largest fluctuation taken off.
+    """
+    if np.isnan(power):
+        return ""
+    return "invisible" if power < 0.5 else "visible" if least >= 0.5 else "unclear"
 
 
 def shift(bins: Bins, distorted: Array, distorted_variance: Array) -> Shift:
