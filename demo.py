@@ -1,4 +1,4 @@
-"""The whole way on simulated events: simulate, columns, train, histograms, plot, report."""
+"""The whole way on simulated events: simulate, columns, train, histograms, inspect, plot, report."""
 
 import json
 import time
@@ -25,6 +25,7 @@ def run_demo(output: Path, events: int, *, executor: str, workers: int, progress
     from configs.load import load_analysis
     from plots.analysis import draw, report
     from processors.jobs import make_columns, make_histograms
+    from training.inspection import inspect
     from training.train import train_all
 
     start = time.monotonic()
@@ -46,6 +47,8 @@ def run_demo(output: Path, events: int, *, executor: str, workers: int, progress
     train_all(analysis, progress=progress)
     say("histograms")
     make_histograms(analysis, progress=progress)
+    say("inspection")
+    inspect(analysis, progress=progress)
     say("plots")
     folder = draw(analysis, progress=progress)
     page = report(analysis)

@@ -2,6 +2,9 @@
 
 import json
 import math
+import re
+from io import StringIO
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -298,6 +301,14 @@ def test_tagger_is_left_as_it_was(tagger, sample) -> None:
         assert surface_table(FGSM(Budget(epsilon=0.1)), tagger, some) == first  # no dropout
     finally:
         tagger.eval()
+
+
+def test_the_snippet_of_the_docs(page) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "inspection.md").read_text()
+    (snippet,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    names = {"open": lambda path: StringIO(json.dumps(page)) if path == "output/inspection/inspection.json" else None}
+    exec(snippet, names)
+    assert names["js"] == dict(zip(NAMES, page["distances"]["taggers"]["nominal"]["fgsm"], strict=True))
 
 
 def test_numbers_of_json() -> None:
