@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test test-htcondor xrootd lint clean
+.PHONY: install demo test test-htcondor programs lint clean
 
 install: $(STAMP)
 
@@ -22,12 +22,13 @@ demo: $(STAMP)
 	rm -rf demo-output
 	$(BIN)/advtag demo --output demo-output --workers 2
 
-test: lint xrootd
+test: lint programs
 	$(BIN)/python -m pytest -n 2 --dist loadscope
 
-# the server whose files the tests read through root:// URLs
-xrootd:
-	sh scripts/install_xrootd.sh
+# the server whose files the tests read through root:// URLs, and the browser in which they open the report
+programs:
+	sh scripts/install_debian.sh xrootd xrootd-server
+	sh scripts/install_debian.sh chromium chromium
 
 # a real pool on loopback, from Debian's packages, without a change to the system
 test-htcondor: $(STAMP)

@@ -8,10 +8,12 @@ from typing import Any
 from common.files import whole_folder
 from common.histograms import HISTOGRAMS, HistogramFile, read_histograms
 from configs.schema import Analysis
+from plots.catalogue import CATALOGUE
 from plots.histories import read_histories
 from plots.report import make_report
 from plots.run import make_plots
 from plots.scan import read_scan
+from plots.statistics import STATISTICS
 
 
 def draw(
@@ -42,7 +44,20 @@ def report(analysis: Analysis) -> Path:
     """Write `output/plots/report.html` and return its path."""
     folder = analysis.output / "plots"
     only_training = not _has_histograms(analysis) and any(folder.glob("*.png"))
-    return make_report(None if only_training else _histograms(analysis), folder, title=analysis.name)
+    histograms = None if only_training else _histograms(analysis)
+    configuration = analysis.model_dump(mode="json")
+    return make_report(
+        histograms, folder, title=analysis.name, configuration=configuration, notes=_outdated(analysis, folder)
+    )
+
+
+def _outdated(analysis: Analysis, folder: Path) -> list[str]:
+    """Say so if the histograms are newer than what was drawn from them."""
+    drawn = next((folder / name for name in (STATISTICS, CATALOGUE) if (folder / name).is_file()), None)
+    filled = [path.stat().st_mtime for path in (analysis.output / HISTOGRAMS).glob("*.zip")]
+    if drawn is None or not filled or max(filled) <= drawn.stat().st_mtime:
+        return []
+    return ["The histograms are newer than the figures and tables: draw them again with `advtag plot`."]
 
 
 def _has_histograms(analysis: Analysis) -> bool:

@@ -1,101 +1,136 @@
 """The tables of statistics as HTML, for the report."""
 
 from collections.abc import Iterable, Sequence
-from html import escape
+from typing import Any
 
 import numpy as np
 
 from common.histograms import RAW
+from plots.page import NONE, Cell, Column, Line, folded, number, table
+from plots.report_data import Found
 from plots.statistics import Row
 
 NOTE = """<p>&chi;&sup2; with the statistical errors of data and MC and the variations, correlated over the bins; of
 shapes, with the normalisation left free. KS and the null of the Jensen-Shannon distance know statistical errors alone.
 An attack is <strong>visible</strong> if a 95 % &chi;&sup2; test of the shape, with data of this size and these
-uncertainties, tells attacked from raw MC in at least half of all experiments; in brackets the probability. It is
-unclear where the MC sample is so small that its own fluctuation may have made the difference. Correlations between
-inputs are not in these histograms: an attack that is invisible here may be visible in them. All numbers:
-<code>statistics.csv</code>.</p>"""
-NEW = ' class="new"'
-HEADS = ("variable", "tagger", "&chi;&sup2;/ndf", "p", "shape &chi;&sup2;/ndf", "p", "KS p", "JS", "JS null 95 %")
+uncertainties, tells attacked from raw MC in at least half of all experiments, whose share is the small print. It is
+unclear where the MC sample is so small that its own fluctuation may have made the difference. All numbers:
+<code>statistics.csv</code>.</p>
+"""
+NO_CORRELATIONS = """<p>Correlations between inputs are not in these tables: an attack that is invisible here may be
+visible in them.</p>
+"""
+NUMBERS = (
+    ("χ²/ndf", "with the normalisation of the luminosity"),
+    ("p", "of χ²/ndf"),
+    ("shape χ²/ndf", "with the normalisation left free"),
+    ("shape p", "of shape χ²/ndf"),
+    ("KS p", "weighted Kolmogorov-Smirnov, statistical errors alone"),
+    ("JS", "Jensen-Shannon distance of the shapes"),
+    ("JS null 95 %", "what statistical errors alone exceed in 5 % of experiments"),
+)
+KINDS = {"input": "inputs", "correlations": "correlations", "discriminator": "discriminators"}
+"""Kinds of rows, and many of them."""
 
 
-def statistics_html(region: str, rows: Sequence[Row]) -> str:
-    """What is visible in a region, and under it every variable."""
-    here = [row for row in rows if row.region == region]
-    return f"<h3>{escape(region)}</h3>{verdicts_html(here)}{variables_html(region, here)}"
-
-
-def verdicts_html(rows: Sequence[Row]) -> str:
-    """A row for each tagger and attack: in how many variables it is visible, and in which most."""
-    lines = []
-    for tagger, attack in dict.fromkeys((row.tagger, row.attack) for row in rows if row.attack != RAW):
-        mine = [row for row in rows if (row.tagger, row.attack) == (tagger, attack)]
-        cells = "".join(f'<td class="text">{counted(mine, kind)}</td>' for kind in ("input", "discriminator"))
-        lines.append(f'<tr><td>{escape(attack)}</td><td class="text">{escape(tagger)}</td>{cells}</tr>')
-    if not lines:
+def statistics_html(found: Found) -> str:
+    """What is visible in each region, and every variable."""
+    if not found.statistics:
         return ""
-    heads = ("tagger", "visible in inputs", "visible in discriminators")
-    return table("<th>attack</th>" + "".join(f'<th class="text">{head}</th>' for head in heads), lines)
+    verdicts = verdicts_html("Which attacks would be seen where", found.statistics, ("region", "attack", "tagger"))
+    correlated = any(row.kind == "correlations" for row in found.statistics)
+    return NOTE + NO_CORRELATIONS * (not correlated) + verdicts + variables_html(found)
 
 
-def counted(rows: Iterable[Row], kind: str) -> str:
-    """How many are visible, of how many that can be tested, and the three most visible."""
-    tested = [row for row in rows if row.kind == kind and row.verdict]
-    seen = sorted((row for row in tested if row.verdict == "visible"), key=lambda row: -row.shift_chi2)
-    unclear = sum(row.verdict == "unclear" for row in tested)
-    names = ", ".join(escape(row.variable) for row in seen[:3]) + (", &hellip;" if len(seen) > 3 else "")
-    text = (
-        f"{len(seen)} of {len(tested)}" + (f": {names}" if seen else "") + (f"; {unclear} unclear" if unclear else "")
-    )
-    return text if tested else "too few jets to say"
+def verdicts_html(title: str, rows: Sequence[Row], by: Sequence[str]) -> str:
+    """Where attacks would be seen.
+
+    Args:
+        title: heading.
+        rows: statistics; those of raw MC have no verdict.
+        by: fields of a row, like region, attack and tagger, by which the verdicts are put together.
+    """
+    by_key: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        if row.attack != RAW:
+            by_key.setdefault(tuple(getattr(row, field) for field in by), []).append(row)
+    if not by_key:
+        return ""
+    kinds = [kind for kind in KINDS if any(row.kind == kind for row in rows)]
+    lines = []
+    for key, mine in by_key.items():
+        verdicts = [counted(row.verdict for row in mine if row.kind == kind) for kind in kinds]
+        most = ", ".join(row.variable for row in most_visible(mine)[:3])
+        lines.append(Line([*key, *verdicts, Cell(most, look="text")], {f: [k] for f, k in zip(by, key, strict=True)}))
+    columns = [*map(Column, by), *(Column(f"in {kind}", number=True) for kind in map(KINDS.get, kinds))]
+    return f"<h3>{title}</h3>\n" + table(title, [*columns, Column("most visible in")], lines)
 
 
-def variables_html(region: str, rows: Sequence[Row]) -> str:
-    """Data against raw MC and the verdicts, folded: a row for each variable and tagger."""
-    attacks = dict.fromkeys(row.attack for row in rows if row.attack != RAW)
-    by_key = {(row.variable, row.tagger, row.attack): row for row in rows}
-    heads = "".join(f'<th class="text">{head}</th>' if head in HEADS[1:2] else f"<th>{head}</th>" for head in HEADS)
-    heads += "".join(f'<th class="text">{escape(attack)}</th>' for attack in attacks)
-    lines, last = [], ""
-    attacked = {row.variable for row in rows if row.tagger and row.attack != RAW}
-    for variable, tagger in dict.fromkeys((row.variable, row.tagger) for row in rows):
-        if not tagger and variable in attacked:
+def counted(verdicts: Iterable[str]) -> Cell:
+    """Verdicts on several variables put together, sorted by how many are visible.
+
+    Visible if any of them is, else unclear if any of them is, else invisible if any can be tested.
+    """
+    tested = [verdict for verdict in verdicts if verdict]
+    known = [verdict for verdict in ("visible", "unclear", "invisible") if verdict in tested]
+    if not known:
+        return Cell("too few jets")
+    text = f"{tested.count(known[0])} of {len(tested)}"
+    if known[0] == "visible" and "unclear" in known:
+        text += f", {tested.count('unclear')} unclear"
+    return Cell(known[0], tested.count("visible"), text, look=known[0])
+
+
+def most_visible(rows: Iterable[Row]) -> list[Row]:
+    """Those that are visible, the most visible first."""
+    return sorted((row for row in rows if row.verdict == "visible"), key=lambda row: -row.shift_chi2)
+
+
+def variables_html(found: Found) -> str:
+    """Data against raw MC and the verdicts, folded: a row for each region, variable and tagger."""
+    rows = found.statistics
+    attacks = list(dict.fromkeys(row.attack for row in rows if row.attack != RAW))
+    by_key = {(row.region, row.variable, row.tagger, row.attack): row for row in rows}
+    attacked = {(row.region, row.variable) for row in rows if row.tagger and row.attack != RAW}
+    columns = [Column("region"), Column("variable"), Column("kind"), Column("tagger")]
+    columns += [Column(name, number=True, hint=hint) for name, hint in NUMBERS]
+    columns += [Column(name, number=True, hint="probability to be seen", names={"attack": [name]}) for name in attacks]
+    lines = []
+    for region, variable, tagger in dict.fromkeys((row.region, row.variable, row.tagger) for row in rows):
+        if not tagger and (region, variable) in attacked:
             continue  # raw inputs are the same for every tagger, whose rows show them
-        raw = by_key.get((variable, tagger, RAW), by_key.get((variable, "", RAW)))
-        numbers = "".join(f"<td>{cell}</td>" for cell in (raw_cells(raw) if raw is not None else [""] * 7))
-        seen = "".join(
-            f'<td class="text">{verdict_cell(by_key.get((variable, tagger, attack)))}</td>' for attack in attacks
-        )
-        start = f'<td>{escape(variable)}</td><td class="text">{escape(tagger)}</td>'
-        lines.append(f"<tr{NEW if variable != last else ''}>{start}{numbers}{seen}</tr>")
-        last = variable
-    return f"<details><summary>Statistics of {escape(region)}</summary>{table(heads, lines)}</details>" if lines else ""
+        mine = [by_key.get((region, variable, tagger, attack)) for attack in attacks]
+        raw = by_key.get((region, variable, tagger, RAW), by_key.get((region, variable, "", RAW)))
+        kind = next(row.kind for row in (raw, *mine) if row is not None)
+        name = Cell(variable, file=found.file_of(region, variable))
+        numbers = raw_cells(raw) if raw is not None else [Cell(NONE)] * len(NUMBERS)
+        cells: list[Cell | str] = [region, name, kind, tagger, *numbers, *map(power_cell, mine)]
+        lines.append(Line(cells, {"region": [region], "variable": [variable], "tagger": [tagger]}))
+    return folded(f"Every variable ({len(lines)} rows)", table("Statistics of every variable", columns, lines))
 
 
-def raw_cells(row: Row) -> list[str]:
+def raw_cells(row: Row) -> list[Cell]:
     """Data against raw MC."""
     numbers = [number(value) for value in (row.ks_p, row.js, row.js_null_95)]
     return [*test(row.chi2, row.ndf, row.p), *test(row.shape_chi2, row.shape_ndf, row.shape_p), *numbers]
 
 
-def test(chi2: float, ndf: int, p: float) -> tuple[str, str]:
-    """chi2 over degrees of freedom, and the p-value."""
-    return ("", "") if np.isnan(chi2) else (f"{chi2:.1f}/{ndf}", number(p))
+def test(chi2: float, ndf: int, p: float) -> tuple[Cell, Cell]:
+    """chi2 over degrees of freedom, which it is sorted by, and the p-value."""
+    if np.isnan(chi2):
+        return Cell(NONE), Cell(NONE)
+    return Cell(f"{chi2:.1f}/{ndf}", chi2 / ndf), number(p)
 
 
-def verdict_cell(row: Row | None) -> str:
-    """The verdict with its probability."""
+def power_cell(row: Row | None) -> Cell:
+    """The verdict with its probability, which it is sorted by."""
     if row is None or not row.verdict:
-        return ""
-    text = f"<strong>{row.verdict}</strong>" if row.verdict == "visible" else row.verdict
-    return f"{text} ({row.shift_power:.0%})"
+        return Cell(NONE)
+    return Cell(row.verdict, row.shift_power, f"{row.shift_power:.0%}", look=row.verdict)
 
 
-def number(value: float) -> str:
-    """Three digits, nothing if undefined."""
-    return "" if np.isnan(value) else f"{value:.3g}"
-
-
-def table(heads: str, lines: Sequence[str]) -> str:
-    """A table that scrolls sideways."""
-    return f'<div class="wide"><table><thead><tr>{heads}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
+def agreement(rows: Iterable[Row], kind: str) -> dict[str, Any]:
+    """How many variables of a kind are compared with data, how many of them have p < 0.05, and the worst first."""
+    tested = [row for row in rows if row.kind == kind and row.attack == RAW and not np.isnan(row.chi2)]
+    worst = sorted(tested, key=lambda row: (row.p, -row.chi2 / row.ndf))
+    return {"tested": len(tested), "low": sum(row.p < 0.05 for row in tested), "worst": worst}

@@ -1,19 +1,21 @@
 #!/bin/sh
-# The xrootd server that the tests read from: Debian's package, installed without a question, nothing if it is there.
+# A program that tests need, from a package of Debian: installed without a question, nothing if it is there.
+#   sh scripts/install_debian.sh PROGRAM PACKAGE
 set -eu
+program=$1 package=$2
 
-if command -v xrootd >/dev/null; then
+if command -v "$program" >/dev/null; then
     exit 0
 fi
 if [ "$(id -u)" -ne 0 ]; then
-    echo "the tests of xrootd need its server: apt-get install xrootd-server (as root); they are skipped without" >&2
+    echo "some tests need $program: apt-get install $package (as root); they are skipped without" >&2
     exit 0
 fi
 export DEBIAN_FRONTEND=noninteractive
 # a fresh machine has no list of packages, another an old one
-install="apt-get -o DPkg::Lock::Timeout=120 install -y -qq --no-install-recommends xrootd-server"
+install="apt-get -o DPkg::Lock::Timeout=120 install -y -qq --no-install-recommends $package"
 if ! $install >/dev/null 2>&1; then
     apt-get -o DPkg::Lock::Timeout=120 update -qq
     $install >/dev/null
 fi
-command -v xrootd >/dev/null
+command -v "$program" >/dev/null

@@ -57,7 +57,7 @@ def xrootd():
     from tests.processors.xrootd_server import XrootdServer
 
     if shutil.which("xrootd") is None:
-        pytest.skip("no xrootd server here: scripts/install_xrootd.sh")
+        pytest.skip("no xrootd server here: make programs")
     server = XrootdServer()
     try:
         server.start()

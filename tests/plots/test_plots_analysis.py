@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from common.errors import AdvtagError
 from common.histograms import read_histograms
 from configs.load import load_analysis
 from plots.analysis import draw, report
+from plots.figures import Style
 
 AREAS = dict.fromkeys(("BvsL", "BvsC", "CvsL", "CvsB"), 0.9)
 EPOCH = {"epoch": 1, "loss": 1.0, "validation_loss": {"raw": 1.0}, "auc": {"raw": AREAS}}
@@ -44,6 +46,14 @@ def test_scaled_to_what_the_configuration_says_now(analysis):
     assert "luminosity of 12 " in page
 
 
+def test_histograms_newer_than_their_figures(analysis):
+    folder, told = draw(analysis, progress=False), "The histograms are newer than the figures"
+    assert told not in report(analysis).read_text()
+    drawn = (folder / "statistics.csv").stat().st_mtime
+    os.utime(analysis.output / "histograms" / "all.zip", (drawn + 10, drawn + 10))
+    assert told in report(analysis).read_text()
+
+
 def test_figures_take_the_place_of_earlier_ones(analysis):
     stale = analysis.output / "plots" / "old_region" / "Jet_pt.png"
     stale.parent.mkdir(parents=True)
@@ -51,24 +61,24 @@ def test_figures_take_the_place_of_earlier_ones(analysis):
     folder = draw(analysis, progress=False)
     assert not stale.exists()
     assert (folder / "ttbar" / "Jet_pt.png").stat().st_size > 1000
-    assert not (folder / "auc_vs_epoch.png").exists()  # the only history is of a tagger that is not configured
+    assert not (folder / "training").exists()  # the only history is of a tagger that is not configured
 
 
 def test_a_selection_leaves_the_others(analysis):
     folder = draw(analysis, progress=False)
     before = {path: path.read_bytes() for path in folder.rglob("*.*")}
-    draw(analysis, only="Jet_pt", regions=["ttbar"], area=True, progress=False)
+    draw(analysis, only="Jet_pt", regions=["ttbar"], style=Style(area=True), progress=False)
     after = {path: path.read_bytes() for path in folder.rglob("*.*")}
-    assert {path.name for path in before if before[path] != after[path]} == {"Jet_pt.png"}
+    assert {path.name for path in before if before[path] != after[path]} == {"Jet_pt.png", "Jet_pt.pdf"}
     assert before.keys() == after.keys()
 
 
 def test_histograms_and_trainings(analysis):
     (analysis.output / "taggers" / "t.history.jsonl").write_text(json.dumps(EPOCH))
     folder = draw(analysis, progress=False)
-    assert (folder / "auc_vs_epoch.png").exists()
+    assert (folder / "training" / "auc_vs_epoch_BvsL.png").exists()
     assert (folder / "ttbar" / "Jet_pt.png").exists()
-    assert not (folder / "scan.png").exists()
+    assert not (folder / "training" / "scan.png").exists()
 
 
 def test_trainings_without_histograms(analysis):
@@ -77,13 +87,11 @@ def test_trainings_without_histograms(analysis):
         draw(analysis, progress=False)
     (analysis.output / "taggers" / "t.history.jsonl").write_text(json.dumps(EPOCH))
     folder = draw(analysis, progress=False)
-    assert {path.name for path in folder.iterdir()} >= {
-        "auc_vs_epoch.png",
-        "auc_vs_epoch_CvsB.png",
-        "loss_vs_epoch.png",
-    }
+    assert {path.name for path in folder.iterdir()} == {"training", "figures.json"}
+    names = {path.name for path in (folder / "training").iterdir()}
+    assert names > {"auc_vs_epoch_BvsL.png", "auc_vs_epoch_CvsB.png", "loss_vs_epoch.png"}
     assert not (folder / "ttbar").exists()
-    assert "loss against epoch" in report(analysis).read_text()
+    assert 'data-file="training/loss_vs_epoch.png"' in report(analysis).read_text()
 
 
 def test_a_scan_alone(analysis):
@@ -91,5 +99,5 @@ def test_a_scan_alone(analysis):
     (analysis.output / "scan").mkdir()
     (analysis.output / "scan" / "scan.json").write_text(json.dumps(SCAN))
     folder = draw(analysis, progress=False)
-    assert [path.name for path in folder.iterdir()] == ["scan.png"]
-    assert "number of inputs" in report(analysis).read_text()
+    assert {path.name for path in (folder / "training").iterdir()} == {"scan.png", "scan.pdf"}
+    assert 'data-file="training/scan.png"' in report(analysis).read_text()
