@@ -8,7 +8,7 @@ content.
 
 An attack that is invisible variable by variable can be visible in the correlations of the inputs. With
 `histograms.correlations` the table has rows of the variable `correlations`, see `plots.correlations`: `shape_chi2` is
-then the sum of squared pulls of `shape_ndf` pairs, without a p-value, and `shift_chi2` that of the pair that moves most.
+the sum of squared pulls of `shape_ndf` pairs, without a p-value, and `shift_chi2` that of the pair that moves most.
 """
 
 import csv
@@ -25,7 +25,8 @@ from common.errors import AdvtagError
 from common.files import whole_file
 from common.histograms import RAW, HistogramFile
 from plots.compare import NAN, Bins, chi2_test, js_null, ks_test
-from plots.correlations import Estimate, Moved, attacked, attacks_in, compare, samples
+from plots.correlations import Moved, attacked, attacks_in, compare, samples
+from plots.pearson import Estimate
 from plots.shapes import contents, filled, regions_of, scaled, shown, varied, with_raw
 from plots.style import Array
 from plots.systematics import differences

@@ -14,16 +14,15 @@ from plots.correlation_figures import correlation_figures
 from plots.correlations import (
     attacked,
     compare,
-    estimate,
     expected_data,
     power,
     samples,
-    shift_variance,
     summed,
     threshold,
     visibility,
 )
 from plots.input_matrices import groups
+from plots.pearson import estimate, shift_variance
 from plots.statistics import correlation_rows, read_statistics, write_statistics
 from processors.correlations import products
 
