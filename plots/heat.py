@@ -5,6 +5,7 @@ paper (viridis: S. van der Walt, N. Smith; RdBu: C. Brewer).
 """
 
 import itertools
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -46,7 +47,7 @@ def write(image: AxesImage, texts: Mapping[tuple[int, float], str], *, size: flo
     """Write texts into the cells of a heat map, by row and column (x.5: between two cells), in black or white, whatever
     reads better.
     """
-    values = np.ma.asarray(image.get_array())
+    values: Any = np.ma.asarray(image.get_array())
     for (row, column), text in texts.items():
         red, green, blue, _ = image.cmap(image.norm(values[row, int(column)]))
         dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.55  # luma of ITU-R BT.601
@@ -66,8 +67,8 @@ def stems_of(inputs: Inputs) -> dict[tuple[str, str], list[int]]:
 
 def stem_label(feature: Mapping[str, Any]) -> str:
     """Label of an input without its slot."""
-    label = feature["label"] if feature["slot"] is None else feature["label"].rpartition(", ")[0]
-    return label or feature["label"]
+    label = str(feature["label"])
+    return label if feature["slot"] is None else label.rpartition(", ")[0] or label
 
 
 def input_map(
@@ -97,16 +98,19 @@ def input_map(
     columns = len(blocks) * slots
     size = max(columns * (0.42 if columns <= WRITTEN else 0.17), len(blocks) * 1.0), len(stems) * 0.29
     with cms_style():
-        width, height = 4.2 + size[0] + 1.5, size[1] + 2.0
+        width = 4.2 + size[0] + 1.5
+        lines = textwrap.wrap(note, int(11.5 * width))
+        bottom = 0.8 + 0.2 * len(lines)
+        height = bottom + size[1] + 1.0
         figure = Figure(figsize=(width, height))
-        axes = figure.add_axes((4.2 / width, 1.0 / height, size[0] / width, size[1] / height))
+        axes = figure.add_axes((4.2 / width, bottom / height, size[0] / width, size[1] / height))
         image = input_cells(axes, table, stems, slots, norm)
-        bar = figure.add_axes(((width - 1.3) / width, 1.0 / height, 0.2 / width, size[1] / height))
+        bar = figure.add_axes(((width - 1.3) / width, bottom / height, 0.2 / width, size[1] / height))
         figure.colorbar(image, cax=bar).set_label(scale, fontsize=13)
         bar.tick_params(labelsize=11)
         figure.text(0.2 / width, 1 - 0.5 / height, plain(label), fontweight="bold", fontstyle="italic", fontsize=17)
         figure.text(1 - 1.5 / width, 1 - 0.5 / height, title, fontsize=14, ha="right")
-        figure.text(0.2 / width, 0.15 / height, note, fontsize=11)
+        figure.text(0.2 / width, 0.12 / height, "\n".join(lines), fontsize=11)
         return figure
 
 

@@ -85,6 +85,7 @@ def name_rows(
     starts = np.cumsum([0, *(len(places) for places in stems.values())])
     middles = (starts[:-1] + starts[1:] - 1) / 2
     groups = [group for group, _ in stems]
+    size = 7.0 if len(inputs) <= LABELLED else 12.0
     if len(inputs) > LABELLED:
         first = [i for i in range(len(groups)) if i == 0 or groups[i] != groups[i - 1]]
         ends = [*(starts[i] for i in first[1:]), starts[-1]]
@@ -92,13 +93,13 @@ def name_rows(
         labels = [groups[i] for i in first]
     else:
         labels = [stem_label(inputs[places[0]]) for places in stems.values()]
-    axes.set_xticks(middles, labels, rotation=90, fontsize=7)
-    axes.set_yticks(middles if rows else [], labels if rows else [], fontsize=7)
+    axes.set_xticks(middles, labels, rotation=90, fontsize=size)
+    axes.set_yticks(middles if rows else [], labels if rows else [], fontsize=size)
     for i in range(1, len(groups)):
         new = groups[i] != groups[i - 1]
         sizes = [len(places) for places in stems.values()]
         if new or max(sizes[i - 1 : i + 1]) > 1:
-            look = {"color": "black", "linewidth": 1.2 if new else 0.3}
+            look: dict[str, Any] = {"color": "black", "linewidth": 1.2 if new else 0.3}
             axes.axhline(starts[i] - 0.5, **look)
             axes.axvline(starts[i] - 0.5, **look)
 
@@ -138,7 +139,7 @@ def confusion_panel(axes: Axes, table: Mapping[str, Any], classes: Sequence[str]
     """One matrix, with fractions and numbers of jets."""
     fractions = np.array(table["fraction"], np.float64)
     image = heat(axes, fractions, Normalize(0, 1))
-    texts = {
+    texts: dict[tuple[int, float], str] = {
         (i, j): f"{fractions[i, j]:.3f}\n{table['jets'][i][j]:,}"
         for i, j in np.argwhere(np.isfinite(fractions)).tolist()
     }

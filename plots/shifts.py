@@ -110,7 +110,7 @@ def asymmetries(axes: Axes, flavours: Mapping[str, Mapping[str, Any]]) -> None:
     """Write how many more entries of each flavour went up than down, as parts of those that moved."""
     for line, (flavour, moved) in enumerate(flavours.items()):
         text = f"{flavour}: {asymmetry(moved):+.2f}" if asymmetry(moved) is not None else f"{flavour}: none moved"
-        place = {"ha": "right", "va": "top", "transform": axes.transAxes, "fontsize": 11.5}
+        place: dict[str, Any] = {"ha": "right", "va": "top", "transform": axes.transAxes, "fontsize": 11.5}
         axes.text(0.97, 0.89 - 0.065 * line, text, color=colour_of(flavour), **place)
     axes.text(0.97, 0.95, "(up $-$ down)/(up + down)", ha="right", va="top", transform=axes.transAxes, fontsize=11)
 

@@ -7,7 +7,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from plots.heat import DIVERGING
@@ -53,7 +52,7 @@ def loss_lines(table: Mapping[str, Any], *, attack: str, label: str = "Simulatio
         jets = [
             Line2D([], [], color="black", linewidth=2, label="mean"),
             Line2D([], [], color="black", linewidth=1.2, linestyle="dashed", label="median"),
-            Patch(facecolor="#bbbbbb", label="68 % of the jets"),
+            Line2D([], [], color="#cccccc", linewidth=9, label="68 % of the jets"),
         ]
         legend(figure, {"direction": along, f"{table['jets']} jets": jets})
         return figure
@@ -80,7 +79,7 @@ def loss_planes(table: Mapping[str, Any], *, attack: str, label: str = "Simulati
         panels = figure.subplots(len(taggers), 2, squeeze=False, sharex=True, sharey=True)
         for column, (kind, planes) in enumerate(columns.items()):
             reach = max(float(np.abs(plane).max()) for plane in planes) or 1.0
-            levels = MaxNLocator(2 * LEVELS, symmetric=True).tick_values(-reach, reach)
+            levels = np.array(MaxNLocator(2 * LEVELS, symmetric=True).tick_values(-reach, reach))
             for axes, (name, found), plane in zip(panels[:, column], taggers.items(), planes, strict=True):
                 contours(axes, grid, plane, levels)
                 jet = found["jet"]

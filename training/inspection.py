@@ -102,7 +102,7 @@ def inspect(analysis: Analysis, *, jets: int = JETS, inputs: Sequence[str] = (),
     looked_at = Jets(chosen.to(device), classes, features, shown)
     names = analysis.histograms.attacks if analysis.histograms is not None else tuple(analysis.attacks)
     attacks = build_attacks({name: analysis.attacks[name] for name in names})
-    page = {
+    page: Table = {
         "format": FORMAT,
         "columns": str(folder),
         "jets": len(chosen),
@@ -243,7 +243,7 @@ def absence(analysis: Analysis, jets: Jets) -> Table:
     """Absent entries by flavour, and in data if there are columns of it."""
     folder, datasets = analysis.output / "columns", analysis.datasets
     files = [path for name in datasets if datasets[name].data for path in sorted((folder / name).glob("*.parquet"))]
-    found = {"weights": "columns", "flavours": absence_table(jets.sample, jets.classes)}
+    found: Table = {"weights": "columns", "flavours": absence_table(jets.sample, jets.classes)}
     data = absence_of_data(files, jets.features)
     if data is not None:
         found["flavours"]["data"] = data
