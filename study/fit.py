@@ -19,6 +19,8 @@ from study.methods import Measured
 MASS_EDGES = (0.0, 0.6, 1.0, 1.4, 1.8, 2.2, 2.8, 3.6, 5.0)
 """GeV; below the first one are jets without a vertex."""
 
+LOWEST, HIGHEST = 0.01, 20.0
+"""Of yields and scale factors; a fit that ends there has found none."""
 FREE: dict[str, tuple[tuple[tuple[str, ...], ...], tuple[tuple[str, ...], ...]]] = {
     "c": ((("c",), ("light",)), (("c",), ("light",))),
     "b": ((("b",), ("c", "light")), (("b", "c"), ("light",))),
@@ -62,7 +64,7 @@ def fit(data: Templates, mc: Templates, flavour: str) -> Measured:
             observed = np.concatenate([data.passed[k, r].sum(axis=-1), data.failed[k, r].sum(axis=-1)])
             model = Model(mc.passed[k, r], mc.failed[k, r], efficiency[k, r], FREE[flavour], variance)
             found = model.fit(observed, start)
-            if found is not None:
+            if found is not None and LOWEST < found[place] < HIGHEST:
                 factor[k, r] = found[place]
                 start = found if r == 0 else start
     simulated = efficiency[..., FLAVOURS.index(flavour)]
@@ -122,7 +124,9 @@ class Model:
         return value, (factor - observed / mean) @ slope
 
     def fit(self, observed: Array, start: Array) -> Array | None:
-        """Parameters of largest likelihood, or None if the fit does not end."""
+        """Parameters of largest likelihood, or None without data or if the fit does not end."""
+        if not observed.sum() > 0:
+            return None
         mean, _ = self.expected(np.ones(len(start)))
         relative = np.divide(self.variance, mean**2, out=np.zeros_like(mean), where=mean > 0)
         used = mean > 0  # a bin that simulation leaves empty says nothing
@@ -130,5 +134,5 @@ class Model:
         def both(parameters: Array) -> tuple[float, Array]:
             return self.likelihood(parameters, observed * used, relative)
 
-        result = optimize.minimize(both, start, jac=True, method="L-BFGS-B", bounds=[(0.01, 20.0)] * len(start))
+        result = optimize.minimize(both, start, jac=True, method="L-BFGS-B", bounds=[(LOWEST, HIGHEST)] * len(start))
         return np.asarray(result.x) if np.isfinite(result.fun) else None

@@ -75,7 +75,7 @@ class Sample:
     @property
     def generated(self) -> int:
         """Which generated events these are: variants of the detector share them."""
-        return int(self.jets.event[0]) // MAX_EVENTS
+        return int(self.jets.event[0]) // MAX_EVENTS if len(self.jets) else -1
 
     def counts(self, study: Study, bootstrap: Bootstrap, rows: Array, weight: Floats, passed: Bools) -> Counts:
         """Counts of some of the jets, given their rows, and weights and decisions of all."""

@@ -12,10 +12,15 @@ import numpy as np
 from common.files import whole_file
 from common.provenance import provenance
 from configs.study import Study
+from plots.jobs import Job, draw_all
+from plots.residual import RESIDUAL, write_residuals
+from plots.residual_figures import residual_figure
+from study.attacks import coverage, true_shifts, uncertainties
 from study.compare import Outcome
 from study.conclude import comparisons, rows, sentences
+from study.figures import study_figures
 
-TABLE, NUMBERS = "study.csv", "study.json"
+TABLE, NUMBERS, FIGURES = "study.csv", "study.json", "figures"
 
 
 def write_outcome(study: Study, outcome: Outcome) -> Path:
@@ -23,6 +28,9 @@ def write_outcome(study: Study, outcome: Outcome) -> Path:
     table = rows(outcome.results, outcome.efficiencies)
     found = comparisons(outcome.results, study.first)
     write_csv(study.output / TABLE, table)
+    attacked, true = uncertainties(study, outcome), true_shifts(table)
+    if attacked:
+        write_residuals(attacked, study.output / RESIDUAL)
     cuts = zip(outcome.selections.keys, outcome.selections.cuts, strict=True)
     numbers = {
         "config": json.loads(study.model_dump_json()),
@@ -31,10 +39,16 @@ def write_outcome(study: Study, outcome: Outcome) -> Path:
         "scale_factors": [asdict(row) for row in table],
         "agreement": [asdict(row) for row in outcome.agreements],
         "comparisons": [{**asdict(row), "verdict": row.verdict} for row in found],
+        "uncertainty_from_attacks": coverage(attacked, true),
         "conclusion": sentences(found, study.first),
     }
     with whole_file(study.output / NUMBERS) as aside:
         aside.write_text(json.dumps(_finite(numbers), indent=1, allow_nan=False), encoding="utf-8")
+    jobs = list(study_figures(table, found, outcome.agreements, study.output / FIGURES, study.label))
+    if attacked:
+        options = {"true": true, "label": study.label}
+        jobs.append(Job(study.output / FIGURES / "residual.png", residual_figure, attacked, options))
+    draw_all(jobs, study.workers, lambda: None)
     return study.output
 
 

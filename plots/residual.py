@@ -1,0 +1,212 @@
+"""Uncertainty from attacks: what could be wrong with a tagger without being seen in data/MC.
+
+An attack that stays invisible in a control region is a mismodelling that the comparison of data and MC there does not
+exclude. How far it moves an efficiency or a mistag rate at a working point is an uncertainty that is left over beside
+those of the variations of the simulation: the proposal of CONSERVAttack (arXiv:2603.13970). A table for every region,
+tagger, working point, flavour and attack, from a histogram file alone.
+
+Attacks are built to do harm, each jet towards its own wrong answer: the shift is a bound for mismodelling of that size,
+not what is expected of it. The verdict is of `plots.statistics`: with more data fewer attacks stay invisible.
+"""
+
+import csv
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from common.errors import AdvtagError
+from common.files import whole_file
+from common.histograms import RAW, HistogramFile
+from plots.shapes import contents, filled, regions_of, scaled, varied
+from plots.statistics import Row
+from plots.style import Array
+from plots.systematics import band, differences
+
+RESIDUAL = "residual.csv"
+WORKING_POINTS = {"loose": 0.1, "medium": 0.01, "tight": 0.001}
+"""Fractions of light jets above the cut, those of CMS (JINST 13 (2018) P05011, arXiv:1712.07158)."""
+FLAVOURS: dict[str, tuple[str, ...]] = {"b": ("b", "bb"), "c": ("c",), "light": ("udsg",)}
+NAN = float("nan")
+KINDS = ("input", "correlations", "discriminator")
+
+
+@dataclass(frozen=True)
+class Residual:
+    """What one attack does to one efficiency, beside the other uncertainties of it."""
+
+    region: str
+    tagger: str
+    working_point: str
+    cut: float
+    """On the discriminator, at an edge of its bins."""
+    flavour: str
+    efficiency: float
+    """Of raw MC; for light jets the mistag rate."""
+    error: float
+    """Statistical, of the MC."""
+    conventional_down: float
+    """All variations in quadrature; nan without any."""
+    conventional_up: float
+    attack: str
+    shift: float
+    """Efficiency of the attacked jets minus that of the raw ones."""
+    input: str
+    """Worst verdict of the attack in this region over all inputs: visible, unclear, invisible, or empty."""
+    correlations: str
+    """The same in their correlations; empty if they were not filled."""
+    discriminator: str
+    """The same over all discriminators of this tagger."""
+    residual_inputs: float
+    """Largest |shift| of the attacks that are invisible in inputs and correlations; nan if none is."""
+    residual: float
+    """The same of those that are invisible in discriminators, too."""
+
+
+def residuals(
+    file: HistogramFile,
+    rows: Iterable[Row],
+    *,
+    discriminator: str = "BvsL",
+    working_points: Mapping[str, float] = WORKING_POINTS,
+    cuts: Mapping[tuple[str, str], float] | None = None,
+) -> list[Residual]:
+    """The table; empty without attacks.
+
+    Args:
+        file: histograms.
+        rows: of `plots.statistics.statistics`, of the same file; regions without rows are left out.
+        discriminator: that is cut on.
+        working_points: fractions of raw light jets of each region above its cut.
+        cuts: by tagger and working point, instead.
+
+    Raises:
+        AdvtagError: no such discriminator, a dataset that cannot be scaled.
+    """
+    if discriminator not in file.discriminators:
+        raise AdvtagError(f"no discriminator {discriminator!r}; this file has {', '.join(file.discriminators)}")
+    verdicts = worst(rows)
+    known = {region for region, *_ in verdicts}
+    return [
+        row
+        for region in regions_of(file)
+        if region in known
+        for row in _region(file, region, discriminator, (working_points, cuts), verdicts)
+    ]
+
+
+def worst(rows: Iterable[Row]) -> dict[tuple[str, str, str, str], str]:
+    """The worst verdict by region, tagger, attack and kind of variable; empty where none could be given."""
+    order = ("", "invisible", "unclear", "visible")
+    found: dict[tuple[str, str, str, str], str] = {}
+    for row in rows:
+        if row.attack != RAW:
+            key = (row.region, row.tagger, row.attack, row.kind)
+            found[key] = max(found.get(key, ""), row.verdict, key=order.index)
+    return found
+
+
+@dataclass(frozen=True)
+class _Passing:
+    """Efficiency by cut: of raw jets, of varied ones and under attack."""
+
+    raw: Array
+    error: Array
+    varied: dict[str, Array]
+    attacked: dict[str, Array]
+
+
+def _region(
+    file: HistogramFile,
+    region: str,
+    discriminator: str,
+    points: tuple[Mapping[str, float], Mapping[tuple[str, str], float] | None],
+    verdicts: Mapping[tuple[str, str, str, str], str],
+) -> Iterator[Residual]:
+    shapes, variations = scaled(file, discriminator, region), varied(file, discriminator, region)
+    edges = np.asarray(shapes.axes[-1].edges, float)
+    for tagger in filled(shapes, "tagger"):
+        found = {}
+        for flavour, names in FLAVOURS.items():
+            raw, error = passing(*contents(shapes, names, tagger, RAW))
+            if not np.isfinite(raw).all():
+                continue
+            attacks = [attack for attack in filled(shapes, "attack") if attack != RAW]
+            attacked = {attack: passing(*contents(shapes, names, tagger, attack))[0] for attack in attacks}
+            moved = {name: passing(*contents(other, names, tagger, RAW))[0] for name, other in variations.items()}
+            found[flavour] = _Passing(raw, error, moved, attacked)
+        for point in points[0]:
+            cut = _cut(edges, found.get("light"), points[0][point], (points[1] or {}).get((tagger, point)))
+            if cut is not None:
+                for flavour, curve in found.items():
+                    yield from _rows((region, tagger, point, float(edges[cut]), flavour), curve, cut, verdicts)
+
+
+def _cut(edges: Array, light: _Passing | None, fraction: float, value: float | None) -> int | None:
+    """Place of the cut among the edges; None without light jets or a value."""
+    if value is not None:
+        return int(np.abs(edges - value).argmin())
+    return None if light is None else int(np.abs(light.raw - fraction).argmin())
+
+
+def _rows(
+    key: tuple[str, str, str, float, str], curve: _Passing, cut: int, verdicts: Mapping[tuple[str, str, str, str], str]
+) -> Iterator[Residual]:
+    region, tagger = key[:2]
+    moved = differences(curve.raw[[cut]], {name: values[[cut]] for name, values in curve.varied.items()})
+    sides = band(curve.raw[[cut]], moved)[:, 0] if moved else np.full(2, NAN)
+    shifts = {attack: float(v[cut] - curve.raw[cut]) for attack, v in curve.attacked.items() if np.isfinite(v[cut])}
+    seen = {attack: [verdicts.get((region, tagger, attack, kind), "") for kind in KINDS] for attack in shifts}
+
+    def largest(kinds: int) -> float:
+        return max((abs(shifts[attack]) for attack in shifts if hidden(seen[attack][:kinds])), default=NAN)
+
+    for attack, shift in shifts.items():
+        yield Residual(
+            *key,
+            float(curve.raw[cut]),
+            float(curve.error[cut]),
+            *map(float, sides),
+            attack,
+            shift,
+            *seen[attack],
+            largest(2),
+            largest(3),
+        )
+
+
+def hidden(seen: Sequence[str]) -> bool:
+    """Whether an attack is invisible by all of these verdicts, in the order of KINDS.
+
+    Correlations may be missing from the file; another verdict that could not be given hides nothing.
+    """
+    return all(
+        each == "invisible" or (not each and kind == "correlations") for each, kind in zip(seen, KINDS, strict=False)
+    )
+
+
+def passing(values: Array, variances: Array) -> tuple[Array, Array]:
+    """Part of the jets above each edge of the discriminator, and its statistical error, from contents with flow bins.
+
+    Jets for which the discriminator is undefined (underflow) fail. nan without jets.
+    """
+    above, above_variance = (np.cumsum(part[::-1])[::-1][1:] for part in (values, variances))
+    total, total_variance = values.sum(), variances.sum()
+    if total <= 0:
+        return np.full(len(above), NAN), np.full(len(above), NAN)
+    part = above / total
+    squares = (1 - 2 * part) * above_variance + part**2 * total_variance
+    return part, np.sqrt(squares.clip(0)) / total
+
+
+def write_residuals(rows: Iterable[Residual], path: Path) -> None:
+    """Write the table as CSV, whole or not at all; what is undefined is empty."""
+    with whole_file(path) as aside, aside.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(field.name for field in fields(Residual))
+        for row in rows:
+            cells = asdict(row).values()
+            writer.writerow(
+                cell if isinstance(cell, str) else "" if np.isnan(cell) else f"{cell:.6g}" for cell in cells
+            )
