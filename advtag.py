@@ -452,7 +452,7 @@ def plot(
 
 @app.command()
 def report(config: Config, overrides: Overrides = None) -> None:
-    """Put the plots and the table of AUCs into one report.html.
+    """Put the figures and tables of `advtag plot` into one page, plots/report.html, to open in a browser.
 
     Example: advtag report demo.yaml
     """

@@ -3,6 +3,8 @@
 from html import escape
 from typing import Any
 
+import numpy as np
+
 from common.histograms import RAW, HistogramFile
 from plots.page import Cell, Column, Line, table
 from plots.report_data import Found
@@ -78,6 +80,11 @@ def worst_html(found: Found) -> str:
             by_chance = f"{0.05 * tested:.2g} would by chance if data followed this MC"
             sentences.append(f"{low} of {tested} {plural} have p < 0.05; {by_chance}.")
             lines += [worst_line(found, row) for row in seen["worst"][:WORST]]
+    correlated = [row for row in found.statistics if row.attack == RAW and not np.isnan(row.largest_pull)]
+    if correlated:
+        row = min(correlated, key=lambda row: (row.largest_p, -row.largest_pull))
+        where = f"Of {row.shape_ndf:,d} pairs of inputs in {row.region}, the correlation of {row.pair} differs most"
+        sentences.append(f"{where}: pull {row.largest_pull:.1f}, p = {row.largest_p:.2g} for so many.")
     if not lines:
         return ""
     columns = [Column("kind"), Column("region"), Column("variable"), Column("tagger")]

@@ -60,7 +60,7 @@ def verdicts_html(title: str, rows: Sequence[Row], by: Sequence[str]) -> str:
     lines = []
     for key, mine in by_key.items():
         verdicts = [counted(row.verdict for row in mine if row.kind == kind) for kind in kinds]
-        most = ", ".join(row.variable for row in most_visible(mine)[:3])
+        most = ", ".join(row.pair or row.variable for row in most_visible(mine)[:3])
         lines.append(Line([*key, *verdicts, Cell(most, look="text")], {f: [k] for f, k in zip(by, key, strict=True)}))
     columns = [*map(Column, by), *(Column(f"in {kind}", number=True) for kind in map(KINDS.get, kinds))]
     return f"<h3>{title}</h3>\n" + table(title, [*columns, Column("most visible in")], lines)
@@ -102,7 +102,7 @@ def variables_html(found: Found) -> str:
         mine = [by_key.get((region, variable, tagger, attack)) for attack in attacks]
         raw = by_key.get((region, variable, tagger, RAW), by_key.get((region, variable, "", RAW)))
         kind = next(row.kind for row in (raw, *mine) if row is not None)
-        name = Cell(variable, file=found.file_of(region, variable))
+        name = Cell(variable, small="" if raw is None else raw.pair, file=found.file_of(region, variable))
         numbers = raw_cells(raw) if raw is not None else [Cell(NONE)] * len(NUMBERS)
         cells: list[Cell | str] = [region, name, kind, tagger, *numbers, *map(power_cell, mine)]
         lines.append(Line(cells, {"region": [region], "variable": [variable], "tagger": [tagger]}))

@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
 
+import numpy as np
 import pytest
 
 from common.errors import AdvtagError
@@ -17,7 +18,7 @@ from plots import report
 from plots.catalogue import About, Listed, write_catalogue
 from plots.report import make_report
 from plots.roc import auc_table
-from plots.statistics import read_statistics, statistics
+from plots.statistics import read_statistics, statistics, write_statistics
 from tests.plots.plots_folder import ODD, draw, make_folder, write_tables
 
 VOID = {"img", "meta", "input", "option", "br"}
@@ -166,6 +167,32 @@ def test_statistics_are_read_not_computed_again(small, tmp_path) -> None:
         writer.writerows(rows)
     page = Elements(make_report(small, tmp_path, title="t").read_text())
     assert "0.123" in [cell for row in page.rows if row[:2] == ["dijet", "Jet_pt"] for cell in row]
+
+
+def test_correlations_are_among_the_statistics(small, folder, page, tmp_path) -> None:
+    text = (folder / "report.html").read_text()
+    assert "Correlations between inputs are not in these tables" in text
+    assert "in correlations" not in [cell for row in page.rows for cell in row]
+    make_folder(tmp_path, small, ["dijet"])
+    rows = read_statistics(tmp_path / "statistics.csv")
+    nothing = {"chi2": np.nan, "ndf": 0, "p": np.nan, "shape_chi2": 5.5, "shape_ndf": 3, "shape_p": np.nan}
+    raw = dataclasses.replace(
+        rows[0], variable="correlations", kind="correlations", tagger="", attack="raw", verdict="", **nothing
+    )
+    raw = dataclasses.replace(raw, largest_pull=4.25, largest_p=0.001, pair="a and b")
+    moved = dataclasses.replace(raw, tagger="nominal", attack="pgd", verdict="visible", shift_power=0.9)
+    moved = dataclasses.replace(moved, shift_chi2=1e9, pair="c and d")
+    write_statistics([*rows, raw, moved], tmp_path / "statistics.csv")
+    text = make_report(small, tmp_path, title="t").read_text()
+    assert "Of 3 pairs of inputs in dijet, the correlation of a and b differs most: pull 4.2, p = 0.001 for" in text
+    assert "Correlations between inputs are not" not in text
+    page = Elements(text)
+    (verdicts,) = [row for row in page.rows if row[:3] == ["dijet", "pgd", "nominal"]]
+    assert verdicts[4] == "visible 1 of 1"
+    assert verdicts[-1].startswith("c and d, ")
+    (line,) = [row for row in page.rows if row[:3] == ["dijet", "correlations a and b", "correlations"]]
+    assert line[4:8] == ["\N{EN DASH}", "\N{EN DASH}", "5.5/3", "\N{EN DASH}"]
+    assert line[-1] == "visible 90%"
 
 
 def test_statistics_come_back_from_their_table(small, folder) -> None:
