@@ -436,18 +436,29 @@ def shapes(
 def plot(
     config: Config,
     overrides: Overrides = None,
-    only: Annotated[str | None, typer.Option(help="Regular expression: figures whose name it matches")] = None,
-    region: Annotated[list[str] | None, typer.Option(help="Only this one; may be repeated")] = None,
+    only: Annotated[
+        str | None, typer.Option(help="Regular expression: figures whose name (with a slash: folder/name) it matches")
+    ] = None,
+    region: Annotated[list[str] | None, typer.Option(help="Only this one, or a pattern; may be repeated")] = None,
     area: Annotated[bool, typer.Option("--area", help="Scale the MC of each data/MC plot to the area of data")] = False,
+    rebin: Annotated[int, typer.Option(min=1, help="Merge so many bins, where that divides their number")] = 1,
+    yscale: Annotated[
+        Literal["auto", "linear", "log", "both"], typer.Option(help="Of the y axis; both: two figures, X and X_log")
+    ] = "auto",
+    by: Annotated[
+        Literal["flavour", "process"], typer.Option(help="What is stacked in data/MC plots of all variables")
+    ] = "flavour",
     progress: Progress = True,
 ) -> None:
     """Draw data/MC, distorted shapes, ROC curves, and how trainings went; what there is nothing for is left out.
 
-    Example: advtag plot demo.yaml --region emu --only "BvsL|^pt$" --area
+    Example: advtag plot demo.yaml --region "emu*" --only "BvsL|^pt$" --area --yscale log
     """
     from plots.analysis import draw
+    from plots.figures import Style
 
-    typer.echo(draw(_analysis(config, overrides), only=only, regions=region, area=area, progress=progress))
+    style = Style(area=area, rebin=rebin, yscale=yscale, by=by)
+    typer.echo(draw(_analysis(config, overrides), only=only, regions=region, style=style, progress=progress))
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ from common.files import whole_folder
 from common.histograms import HISTOGRAMS, HistogramFile, read_histograms
 from configs.schema import Analysis
 from plots.catalogue import CATALOGUE
+from plots.figures import Style
 from plots.histories import read_histories
+from plots.inspection import read_inspection
 from plots.report import make_report
 from plots.run import make_plots
 from plots.scan import read_scan
@@ -21,7 +24,7 @@ def draw(
     *,
     only: str | None = None,
     regions: Sequence[str] | None = None,
-    area: bool = False,
+    style: Style = Style(),
     progress: bool = True,
 ) -> Path:
     """Draw all figures of an analysis into `output/plots`, in the place of earlier ones; return that folder.
@@ -31,10 +34,17 @@ def draw(
     """
     histories = read_histories(analysis.output / "taggers", analysis.training)
     scan = read_scan(analysis.output / "scan" / "scan.json")
-    histograms = None if (histories or scan) and not _has_histograms(analysis) else _histograms(analysis)
+    inspection = read_inspection(analysis.output / "inspection" / "inspection.json")
+    histograms = None if (histories or scan or inspection) and not _has_histograms(analysis) else _histograms(analysis)
     folder, some = analysis.output / "plots", only is not None or regions is not None
-    options: dict[str, Any] = {"scan": scan, "regions": regions, "only": only, "area": area, "tables": not some}
-    options |= {"label": analysis.label, "workers": analysis.run.workers, "progress": progress}
+    options: dict[str, Any] = {
+        "scan": scan,
+        "inspection": inspection,
+        "regions": regions,
+        "only": only,
+        "tables": not some,
+    }
+    options |= {"style": replace(style, label=analysis.label), "workers": analysis.run.workers, "progress": progress}
     with nullcontext(folder) if some else whole_folder(folder) as place:
         make_plots(histograms, histories, place, **options)
     return folder
@@ -43,7 +53,7 @@ def draw(
 def report(analysis: Analysis) -> Path:
     """Write `output/plots/report.html` and return its path."""
     folder = analysis.output / "plots"
-    only_training = not _has_histograms(analysis) and any(folder.glob("*.png"))
+    only_training = not _has_histograms(analysis) and any(folder.rglob("*.png"))
     histograms = None if only_training else _histograms(analysis)
     configuration = analysis.model_dump(mode="json")
     return make_report(

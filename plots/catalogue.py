@@ -18,9 +18,11 @@ CATALOGUE = "figures.json"
 
 KINDS = {
     "discriminators": "Discriminators and node outputs",
+    "processes": "Discriminators by process",
     "roc": "ROC curves",
+    "residual": "Uncertainties from attacks",
     "inputs": "Inputs",
-    "flavours": "Inputs by flavour",
+    "flavours": "Shapes by flavour",
     "correlations": "Correlations of inputs",
     "cutflow": "Cutflows",
     "training": "Trainings",

@@ -10,15 +10,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from plots.frame import data_span, empty, finish, legend, side_text
-from plots.shapes import Stack, filled, ratio, stack
+from plots.shapes import filled
+from plots.stack import Drawing, Stack, ratio, stack
 from plots.style import (
     BAND,
-    FLAVOURS,
-    OTHER,
     TOTAL,
     Array,
     attack_colours,
     cms_style,
+    fill_colours,
     headline,
     poisson_errors,
     tagger_styles,
@@ -33,13 +33,13 @@ def data_mc(
     luminosity: float,
     label: str = "Simulation",
     region: str = "",
-    discriminator: bool = False,
+    drawing: Drawing = Drawing(),
     variations: Mapping[str, hist.Hist] | None = None,
-    area: bool = False,
+    jets: Mapping[str, hist.Hist] | None = None,
 ) -> Figure:
-    """Draw the MC stack by flavour with data, data/MC, and distorted/nominal MC.
+    """Draw the MC stack by flavour or by process with data, data/MC, and distorted/nominal MC.
 
-    The top panel has the raw MC stacked by flavour with its statistical band, and around it, if there are
+    The top panel has the raw MC stacked with its statistical band, and around it, if there are
     variations, that of statistical and systematic errors in quadrature; data with Poisson errors, and for each
     attack and tagger the total distorted MC as a line. The second panel, only if there are data, has data/MC with
     the bands of the MC. The third has distorted/raw MC. It has no error bars: raw and distorted histograms
@@ -50,16 +50,15 @@ def data_mc(
         luminosity: 1/pb, for the text above.
         label: text above the axes, "Simulation" or "Private work".
         region: name written beside the axes.
-        discriminator: the variable is an output of the taggers: one column for each tagger, rebinned, and
-            undefined values (underflow) left out. The raw inputs are the same for every tagger: one column.
+        drawing: see there. An output of the taggers has one column for each tagger, is rebinned, and undefined values
+            (underflow) are left out. The raw inputs are the same for every tagger: one column. With `area` the factor
+            is written on the figure, and the systematic band is that of shapes.
         variations: of the raw MC, from `plots.shapes.varied`.
-        area: scale the MC to the area of the data, and write the factor on the figure; the systematic band is then
-            that of shapes.
+        jets: all jets by variation, from `plots.shapes.jets_in`: absent entries get a bin of their own.
     """
     taggers = filled(shapes, "tagger")
-    groups = [[name] for name in taggers] if discriminator else [taggers]
-    options: dict[str, Any] = {"discriminator": discriminator, "variations": variations, "area": area}
-    stacks = [stack(shapes, group, **options) for group in groups if group]
+    groups = [[name] for name in taggers] if drawing.discriminator else [taggers]
+    stacks = [stack(shapes, group, drawing, variations=variations, jets=jets) for group in groups if group]
     with cms_style():
         if not stacks:
             return empty(shapes, label, region)
@@ -78,24 +77,25 @@ def data_mc(
         )
         figure.subplots_adjust(left=1.0 / width, right=1 - 2.75 / width, bottom=0.09, top=0.93)
         colours = attack_colours(list(shapes.axes["attack"]))
-        styles = dict.fromkeys(taggers, "solid") if discriminator else tagger_styles(taggers)
+        styles = dict.fromkeys(taggers, "solid") if drawing.discriminator else tagger_styles(taggers)
         for column, s in zip(grid.T, stacks, strict=True):
             draw_stack(column[0], s, colours, styles)
             if with_data:
                 draw_data_ratio(column[1], s, data_span(stacks))
             if with_attacks:
                 draw_distortion(column[-1], s, colours, styles)
-        finish(grid, stacks, taggers if discriminator else [], shapes.axes[-1])
+        finish(grid, stacks, taggers if drawing.discriminator else [], shapes.axes[-1], log=drawing.log)
         headline(grid[0, 0], grid[0, -1], label, luminosity)
-        side_text(figure, stacks, region, discriminator=discriminator)
-        legend(figure, stacks, colours, styles if not discriminator else {})
+        side_text(figure, stacks, region, discriminator=drawing.discriminator)
+        legend(figure, stacks, colours, styles if not drawing.discriminator else {})
         return figure
 
 
 def draw_stack(axes: Axes, s: Stack, colours: dict[str, str], styles: dict[str, Any]) -> None:
     """Stack, band, distorted MC and data, on one axes."""
     if s.flavours:
-        fills = [FLAVOURS.get(name, OTHER) for name in s.flavours]
+        colour = fill_colours(s.flavours)
+        fills = [colour[name] for name in s.flavours]
         mplhep.histplot(
             list(s.flavours.values()), s.edges, stack=True, histtype="fill", color=fills, flow="none", ax=axes
         )

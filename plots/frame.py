@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+from matplotlib.ticker import EngFormatter, FixedLocator, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
-from plots.shapes import Stack, ratio
-from plots.style import BAND, FLAVOURS, OTHER, TOTAL, headline, plain
+from plots.stack import Stack, ratio
+from plots.style import BAND, TOTAL, fill_colours, headline, plain
 
 LOG_FROM = 300.0
 """Ratio of the fullest to the emptiest bin from which the y axis is logarithmic."""
@@ -52,13 +52,16 @@ def finish(
     stacks: Sequence[Stack],
     names: Sequence[str],
     axis: hist.axis.AxesMixin,
+    *,
+    log: bool | None = None,
 ) -> None:
-    """Ranges, ticks and axis labels."""
+    """Ranges, ticks and axis labels; with `log` None the y axis is logarithmic where contents differ much."""
     tops = [v for s in stacks for v in (s.mc, s.data, *s.distorted.values()) if v is not None]
     top = max(float(v.max()) for v in tops)
     positive = np.concatenate([s.mc[s.mc > 0] for s in stacks] + [v[v > 0] for v in tops])
     main = grid[0, 0]
-    if positive.size and top / positive.min() > LOG_FROM:
+    differ = positive.size > 0 and top / positive.min() > LOG_FROM
+    if positive.size and (differ if log is None else log):
         low = max(positive.min() / 2, top * 1e-7)
         main.set_yscale("log")
         main.set_ylim(low, top * (top / low) ** 0.12)
@@ -78,10 +81,24 @@ def finish(
         if s.integer:
             column[-1].xaxis.set_major_locator(MaxNLocator(12, integer=True))
             column[-1].xaxis.set_minor_locator(NullLocator())
+        if s.absent:
+            mark_absent(list(column), s)
         text = axis.label or axis.name
         column[-1].set_xlabel(text, fontsize=15 if len(text) < 55 else 11)
     for axes, name in zip(grid[0], names, strict=False):
         axes.text(0.03, 0.97, f"tagger: {plain(name)}", transform=axes.transAxes, va="top", fontsize=13)
+
+
+def mark_absent(column: Sequence[Axes], s: Stack) -> None:
+    """Set the bin of absent entries, the first one, apart from the axis, which begins at the third."""
+    low, lowest = s.edges[2], column[-1]
+    ticks = [tick for tick in lowest.get_xticks() if low <= tick <= s.edges[-1]]
+    lowest.xaxis.set_major_locator(FixedLocator(ticks))
+    lowest.xaxis.set_minor_locator(NullLocator())
+    for axes in column[1:]:
+        axes.axvline((s.edges[1] + low) / 2, color="#888888", linewidth=0.8, linestyle=(0, (2, 2)))
+    place = {"transform": column[0].get_xaxis_transform(), "ha": "center", "va": "top", "rotation": 90}
+    column[0].text((s.edges[1] + low) / 2, 0.98, "absent", fontsize=10, color="#555555", **place)
 
 
 def side_text(figure: Figure, stacks: Sequence[Stack], region: str, *, discriminator: bool) -> None:
@@ -111,7 +128,8 @@ def legend(figure: Figure, stacks: Sequence[Stack], colours: dict[str, str], sty
     if any(s.data is not None for s in stacks):
         handles.append(Line2D([], [], color="black", marker="o", markersize=4, linewidth=1, label="data"))
     names = dict.fromkeys(name for s in stacks for name in reversed(s.flavours))
-    handles += [Patch(facecolor=FLAVOURS.get(name, OTHER), label=plain(name)) for name in names]
+    colour = fill_colours(name for s in stacks for name in s.flavours)
+    handles += [Patch(facecolor=colour[name], label=plain(name, 22)) for name in names]
     if names:
         handles.append(Patch(**BAND, label="MC stat. error"))
     if any(s.systematic is not None for s in stacks):

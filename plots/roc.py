@@ -20,7 +20,7 @@ from matplotlib.lines import Line2D
 
 from common.errors import AdvtagError
 from common.histograms import RAW, HistogramFile
-from models.classes import CLASSES, DISCRIMINATORS
+from models.classes import CLASSES, DISCRIMINATORS, TAGGER_SCORES
 from plots.shapes import contents, filled, regions_of, scaled
 from plots.style import Array, attack_colours, cms_style, headline, plain, tagger_styles
 
@@ -63,7 +63,7 @@ def auc(efficiency: Array, mistag: Array) -> float:
 def curves(shapes: hist.Hist, discriminator: str) -> dict[tuple[str, str], tuple[Array, Array] | None]:
     """ROC points by (tagger, attack), from `plots.shapes.scaled`; None where a flavour is missing."""
     found: dict[tuple[str, str], tuple[Array, Array] | None] = {}
-    signal, background = DISCRIMINATORS[discriminator]
+    signal, background = TAGGER_SCORES[discriminator]
     attacks = sorted(filled(shapes, "attack"), key=lambda name: name != RAW)
     for tagger, attack in itertools.product(filled(shapes, "tagger"), attacks):
         if not contents(shapes, CLASSES, tagger, attack)[1].any():
@@ -88,14 +88,16 @@ def auc_table(file: HistogramFile, regions: Sequence[str] | None = None) -> list
 
 
 def roc(shapes: hist.Hist, *, label: str = "Simulation", region: str = "") -> Figure:
-    """Draw the mistag rate of light jets against the b efficiency of every tagger, raw and attacked.
+    """Draw the mistag rate against the efficiency of every tagger, raw and attacked, for one discriminator or node.
 
     Args:
-        shapes: discriminator BvsL of one region, from `plots.shapes.scaled`.
+        shapes: a discriminator or node output of one region, from `plots.shapes.scaled`.
         label: text above the axes.
         region: name written above the axes.
     """
-    found = {pair: points for pair, points in curves(shapes, "BvsL").items() if points is not None}
+    name = shapes.axes[-1].name
+    signal, background = ("+".join(flavours) for flavours in TAGGER_SCORES[name])
+    found = {pair: points for pair, points in curves(shapes, name).items() if points is not None}
     colours = attack_colours(list(shapes.axes["attack"]))
     styles = tagger_styles(filled(shapes, "tagger"))
     with cms_style():
@@ -104,19 +106,20 @@ def roc(shapes: hist.Hist, *, label: str = "Simulation", region: str = "") -> Fi
         figure.subplots_adjust(left=0.1, right=0.66, bottom=0.1, top=0.93)
         handles: dict[str, list[Line2D]] = {}
         for (tagger, attack), (efficiency, mistag) in found.items():
-            name = f"{plain(attack, 18)}: {auc(efficiency, mistag):.4f}"
+            text = f"{plain(attack, 18)}: {auc(efficiency, mistag):.4f}"
             cut = mistag > 0
-            look = {"color": colours[attack], "linestyle": styles[tagger], "linewidth": 1.6, "label": name}
+            look = {"color": colours[attack], "linestyle": styles[tagger], "linewidth": 1.6, "label": text}
             handles.setdefault(tagger, [Line2D([], [], linestyle="none", label=plain(tagger))])
             handles[tagger] += axes.plot(efficiency[cut], mistag[cut], **look)
         axes.set_yscale("log")
         axes.set_xlim(0, 1)
         axes.set_ylim(1e-4, 1)
         axes.grid(visible=True, which="major", linewidth=0.6)
-        axes.set_xlabel("b efficiency")
-        axes.set_ylabel("mistag rate of udsg")
+        axes.set_xlabel(f"efficiency of {signal}")
+        axes.set_ylabel(f"mistag rate of {background}")
+        axes.text(0.03, 0.97, shapes.axes[-1].label or name, transform=axes.transAxes, va="top")
         headline(axes, axes, label)
-        axes.set_title(plain(region), loc="right", fontsize=14)
+        axes.set_title(plain(region), loc="right", fontsize=14, y=1.0)
         if found:
             rows = [handle for group in handles.values() for handle in group]
             size = 11.5 * min(1.0, 26 / len(rows))
@@ -124,5 +127,5 @@ def roc(shapes: hist.Hist, *, label: str = "Simulation", region: str = "") -> Fi
             for text in box.get_texts():
                 text.set_fontweight("bold" if text.get_text() in {plain(name) for name in handles} else "normal")
         else:
-            axes.text(0.5, 0.5, "no b or no udsg jets", ha="center", transform=axes.transAxes)
+            axes.text(0.5, 0.5, f"no {signal} or no {background} jets", ha="center", transform=axes.transAxes)
         return figure

@@ -1,6 +1,6 @@
 """The look of every figure: CMS style, colours, labels, Poisson errors, and how a figure is saved."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,8 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 
 FLAVOURS = {"udsg": "#92dadd", "c": "#ffa90e", "b": "#3f90da", "bb": "#94a4a2"}
 """Fill colour of each flavour, in the order of the stack from the bottom."""
-OTHER = "#b9ac70"
+PROCESSES = ("#b9ac70", "#92dadd", "#ffc966", "#7ab3e8", "#b8b3c9", "#c9dba4", "#e3b8a8", "#d9d9d9")
+"""Fill colours of whatever else is stacked."""
 LINES = ("#bd1f01", "#832db6", "#1b7837", "#e76300", "#08306b", "#a96b59", "#d01c8b", "#717581")
 """Colours of attacks and of taggers, none of them a fill colour of the stack."""
 STYLES: tuple[Any, ...] = ("solid", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1.2, 1, 1.2)))
@@ -113,6 +114,12 @@ def attack_colours(attacks: Sequence[str]) -> dict[str, str]:
     """A colour for each attack, raw in black; the same in every figure of a file, as the axis order is."""
     distorted = [attack for attack in attacks if attack != RAW]
     return {RAW: "black"} | {attack: LINES[i % len(LINES)] for i, attack in enumerate(distorted)}
+
+
+def fill_colours(names: Iterable[str]) -> dict[str, str]:
+    """A fill colour for each flavour or process of a stack."""
+    others = [name for name in dict.fromkeys(names) if name not in FLAVOURS]
+    return {**FLAVOURS, **{name: PROCESSES[i % len(PROCESSES)] for i, name in enumerate(others)}}
 
 
 def tagger_styles(taggers: Sequence[str]) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from matplotlib.text import Text
 from common.histograms import AXES, Dataset, HistogramFile
 from plots.datamc import data_mc
 from plots.roc import roc
-from plots.shapes import contents, scaled, shown, stack, varied
+from plots.shapes import contents, scaled, shown, varied
+from plots.stack import Drawing, stack
 from plots.style import FLAVOURS, attack_colours, save
 
 MC = ("udsg", "c", "b", "bb")
@@ -118,7 +119,7 @@ def test_distorted_lines_and_their_ratio(figure: Figure, toy: HistogramFile, att
 
 
 def test_discriminators_have_a_column_for_each_tagger(toy: HistogramFile) -> None:
-    figure = data_mc(scaled(toy, "BvsL", "ttbar"), luminosity=1.0, discriminator=True)
+    figure = data_mc(scaled(toy, "BvsL", "ttbar"), luminosity=1.0, drawing=Drawing(discriminator=True))
     top = figure.axes[:2]
     assert [axes.texts[0].get_text() for axes in top] == ["tagger: nominal", "tagger: adversarial"]
     colour = attack_colours(list(toy.histograms["BvsL"].axes["attack"]))["fgsm"]
@@ -204,7 +205,7 @@ def test_users_names_do_not_break_the_figure(toy: HistogramFile, tmp_path: Path)
     axes = [tagger if axis.name == "tagger" else axis for axis in shapes.axes]
     renamed = hist.Hist(*axes, storage=hist.storage.Weight(), data=shapes.view(flow=True))
     for i, figure in enumerate(
-        [data_mc(renamed, luminosity=1.0, region="$_", discriminator=True), roc(renamed, region="$_")]
+        [data_mc(renamed, luminosity=1.0, region="$_", drawing=Drawing(discriminator=True)), roc(renamed, region="$_")]
     ):
         assert any("a rather long nam" in text.get_text() for text in figure.findobj(Text))
         assert save(figure, tmp_path / f"{i}.png").stat().st_size > 10_000
@@ -265,7 +266,7 @@ def test_stack_ratio_and_bands_by_hand() -> None:
 
 def test_area_by_hand() -> None:
     file = known(data=(6.0, 3.0, 1.0))
-    s = stack(scaled(file, "x", "r"), ["t"], variations=varied(file, "x", "r"), area=True)
+    s = stack(scaled(file, "x", "r"), ["t"], Drawing(area=True), variations=varied(file, "x", "r"))
     assert s.factor == 10 / 20
     np.testing.assert_allclose(s.mc, [3, 4, 3])
     np.testing.assert_allclose(sum(s.flavours.values()), s.mc)
@@ -280,7 +281,7 @@ def test_area_by_hand() -> None:
     one = np.abs(c - s.mc)
     expected = np.sqrt([(-sides).max(0).clip(0) ** 2 + one**2, sides.max(0).clip(0) ** 2 + one**2])
     np.testing.assert_allclose(s.systematic, expected)
-    figure = data_mc(scaled(file, "x", "r"), luminosity=10.0, area=True)
+    figure = data_mc(scaled(file, "x", "r"), luminosity=10.0, drawing=Drawing(area=True))
     assert any("scaled to the area\nof the data, by 0.5\n" in text for text in texts(figure))
     np.testing.assert_allclose(points(figure.axes[1])[1], [2, 3 / 4, 1 / 3])
     assert "MC stat. + syst." not in texts(figure)
@@ -288,8 +289,8 @@ def test_area_by_hand() -> None:
 
 def test_area_without_data_changes_nothing() -> None:
     shapes = scaled(known(data=()), "x", "r")
-    assert stack(shapes, ["t"], area=True).factor == 1
-    assert not any("area" in text for text in texts(data_mc(shapes, luminosity=10.0, area=True)))
+    assert stack(shapes, ["t"], Drawing(area=True)).factor == 1
+    assert not any("area" in text for text in texts(data_mc(shapes, luminosity=10.0, drawing=Drawing(area=True))))
 
 
 def test_drawing_changes_no_histogram() -> None:
@@ -297,7 +298,7 @@ def test_drawing_changes_no_histogram() -> None:
     shapes, variations = scaled(file, "x", "r"), varied(file, "x", "r")
     histograms = [file.histograms["x"], shapes, *variations.values()]
     before = [h.view(flow=True).copy() for h in histograms]
-    data_mc(shapes, luminosity=10.0, variations=variations, area=True)
+    data_mc(shapes, luminosity=10.0, variations=variations, drawing=Drawing(area=True))
     for h, kept in zip(histograms, before, strict=True):
         np.testing.assert_array_equal(h.view(flow=True), kept)
 

@@ -28,7 +28,8 @@ TRAINING = {f"training/{name}.png" for name in ("susceptibility", "loss_vs_epoch
 TRAINING |= {f"training/auc_vs_epoch_{name}.png" for name in SCORES}
 FIGURES = {f"{place}{name}.png" for place in ("", "flavours/") for name in (*NAMES, *SCORES)}
 FIGURES |= {f"{place}{name}.png" for place in ("roc_", "by_process/") for name in SCORES}
-TABLES = {"auc.json", "statistics.csv"}
+FIGURES |= {"residual.png"}
+TABLES = {"auc.json", "statistics.csv", "residual.csv"}
 
 
 def files_in(folder: Path) -> set[str]:
@@ -64,7 +65,7 @@ def test_every_figure_is_there_and_is_a_picture(plotted) -> None:
 
 
 def test_one_worker_writes_the_same(plotted, toy, histories, tmp_path: Path) -> None:
-    make_plots(toy, histories, tmp_path, regions=["tt*"], only="pt$|vs_epoch|by_", workers=1, progress=False)
+    make_plots(toy, histories, tmp_path, regions=["tt*"], only="pt$|vs_epoch|by_process/", workers=1, progress=False)
     written = files_in(tmp_path)
     assert {"ttbar/Jet_pt.png", "ttbar/flavours/Jet_pt.png", "ttbar/by_process/BvsL.png"} < written
     for name in written - TABLES - {"figures.json"}:
@@ -166,7 +167,7 @@ def test_a_later_figure_joins_the_list(build_toy, tmp_path: Path) -> None:
 
 
 def test_every_variable_by_process(build_toy, tmp_path: Path) -> None:
-    make_plots(small(build_toy), {}, tmp_path, only="by_", style=Style(by="process"), workers=1, progress=False)
+    make_plots(small(build_toy), {}, tmp_path, only="by_process/", style=Style(by="process"), workers=1, progress=False)
     assert {name for name in files_in(tmp_path) if name.endswith(".png")} == {
         f"{region}/by_process/{name}.png" for region in ("ttbar", "dijet") for name in ("Jet_pt", "BvsL")
     }

@@ -8,7 +8,8 @@ import pytest
 
 from common.errors import AdvtagError
 from common.histograms import AXES, Dataset, HistogramFile, read_histograms
-from plots.shapes import contents, filled, merged, ratio, scaled, shown, stack
+from plots.shapes import contents, filled, merged, scaled, shown
+from plots.stack import Drawing, ratio, stack
 
 
 def test_scaled_is_the_sum_over_datasets_times_their_scale(toy: HistogramFile) -> None:
@@ -46,7 +47,7 @@ def test_scaled_and_stack_leave_the_file_as_it_is(toy: HistogramFile) -> None:
     for name in ("Jet_pt", "BvsL"):
         shapes = scaled(toy, name, "ttbar")
         kept = shapes.view(flow=True).copy()
-        stack(shapes, ["nominal", "adversarial"], discriminator=name == "BvsL")
+        stack(shapes, ["nominal", "adversarial"], Drawing(name == "BvsL"))
         np.testing.assert_array_equal(shapes.view(flow=True), kept)
     for name, h in toy.histograms.items():
         np.testing.assert_array_equal(h.view(flow=True), before[name])
@@ -93,7 +94,7 @@ def test_categories_without_content_are_not_drawn(toy: HistogramFile) -> None:
 
 
 def test_undefined_part_is_reported(toy: HistogramFile) -> None:
-    s = stack(scaled(toy, "BvsL", "ttbar"), ["nominal"], discriminator=True)
+    s = stack(scaled(toy, "BvsL", "ttbar"), ["nominal"], Drawing(discriminator=True))
     assert s.undefined == pytest.approx(0.03, abs=0.015)
 
 
