@@ -133,6 +133,9 @@ def read_histograms(path: Path) -> HistogramFile:
     for other, file in zip(paths[1:], files[1:], strict=True):
         if file.variables != files[0].variables:
             raise AdvtagError(f"{other}: other variables than {paths[0]}: they are of different jobs")
+        if (file.correlations is None) != (files[0].correlations is None):
+            has, lacks = (other, paths[0]) if file.correlations is not None else (paths[0], other)
+            raise AdvtagError(f"{lacks}: no correlations, and {has} has them: they are of different jobs")
     try:
         histograms = {
             name: functools.reduce(operator.add, (file.histograms[name] for file in files))
@@ -145,7 +148,7 @@ def read_histograms(path: Path) -> HistogramFile:
         correlations |= file.correlations or {}
     # one dataset is in one file
     datasets = {name: dataset for file in files for name, dataset in file.datasets.items()}
-    whole = correlations if all(file.correlations is not None for file in files) else None
+    whole = None if files[0].correlations is None else correlations
     return replace(files[0], histograms=histograms, datasets=datasets, correlations=whole)
 
 

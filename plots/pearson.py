@@ -37,7 +37,6 @@ class Estimate:
     """Effective jets, the smaller of the two inputs'; see `ENOUGH`."""
     influence: dict[tuple[int, int], Array]
     """Coefficients of the monomials of the influence function of z, over the sum of weights."""
-
     jets: float
     """Sum of weights of those pairs with most."""
 
@@ -91,8 +90,9 @@ def _variance(sums: Sums, influence: dict[tuple[int, int], Array]) -> Array:
 
 def _entries(sums: Sums, mean: Array, variance: Array, n: Array) -> Array:
     """Effective jets behind the variance of input i, in each pair."""
-    coefficients = (1.0, -4 * mean, 6 * mean**2, -4 * mean**3, mean**4)
-    fourth = sum(factor * sums.squared(4 - k, 0) for k, factor in enumerate(coefficients))
+    fourth: Array = sums.squared(4, 0)
+    for k, number in enumerate((4, 6, 4, 1), 1):
+        fourth = fourth + number * (-mean) ** k * sums.squared(4 - k, 0)
     found: Array = (n * variance) ** 2 / fourth
     return found
 

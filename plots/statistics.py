@@ -25,7 +25,7 @@ from common.errors import AdvtagError
 from common.files import whole_file
 from common.histograms import RAW, HistogramFile
 from plots.compare import NAN, Bins, chi2_test, js_null, ks_test
-from plots.correlations import Moved, attacked, attacks_in, compare, samples
+from plots.correlations import Moved, Samples, attacked, attacks_in, compare, samples
 from plots.pearson import Estimate
 from plots.shapes import contents, filled, regions_of, scaled, shown, varied, with_raw
 from plots.style import Array
@@ -116,34 +116,45 @@ def correlation_rows(file: HistogramFile, region: str) -> Iterator[Row]:
     raw = samples(file, region)
     if raw is None:
         return
-    found: list[tuple[str, str, Estimate, Moved | None]] = [("", RAW, raw.mc, None)]
+    if raw.data is not None:
+        yield correlation_row(file, raw, raw.mc, None, (region, "", RAW))
     for tagger, attack in attacks_in(file, region):
-        moved = attacked(file, region, raw, tagger, attack)
-        found += [] if moved is None else [(tagger, attack, *moved)]
-    for tagger, attack, mc, shifted in found:
-        seen = None if raw.data is None else compare(raw.data, mc)
-        if seen is None and shifted is None:
-            continue
-        pair = shifted.pair if shifted is not None else seen.pair if seen is not None else None
-        yield Row(
-            region,
-            CORRELATIONS,
-            CORRELATIONS,
-            tagger,
-            attack,
-            NAN if raw.data is None else raw.data.jets,
-            mc.jets,
-            *(NAN, 0, NAN),
-            *((NAN, 0, NAN) if seen is None else (seen.squares, seen.pairs, NAN)),
-            *[NAN] * 5,
-            *(
-                (NAN, NAN, 0, NAN, NAN, "")
-                if shifted is None
-                else (shifted.chi2, shifted.noise, shifted.pairs, shifted.power, shifted.power_least, shifted.verdict)
-            ),
-            *((NAN, NAN, 0) if seen is None else (seen.largest, seen.p, seen.exceeding)),
-            "" if pair is None else " and ".join(file.inputs[k] for k in pair),
-        )
+        found = attacked(file, region, raw, tagger, attack)
+        if found is not None:
+            yield correlation_row(file, raw, *found, (region, tagger, attack))
+
+
+def correlation_row(
+    file: HistogramFile, raw: Samples, mc: Estimate, moved: Moved | None, key: tuple[str, str, str]
+) -> Row:
+    """One row: data against MC, attacked or raw, and the verdict on the attack."""
+    region, tagger, attack = key
+    seen = None if raw.data is None else compare(raw.data, mc)
+    pair = moved.pair if moved is not None else seen.pair if seen is not None else None
+    nothing = dict.fromkeys(("chi2", "p", "shape_p", "ks", "ks_p", "js", "js_null", "js_null_95"), NAN)
+    return Row(
+        region=region,
+        variable=CORRELATIONS,
+        kind=CORRELATIONS,
+        tagger=tagger,
+        attack=attack,
+        data=NAN if raw.data is None else raw.data.jets,
+        mc=mc.jets,
+        ndf=0,
+        shape_chi2=NAN if seen is None else seen.squares,
+        shape_ndf=0 if seen is None else seen.pairs,
+        **nothing,
+        shift_chi2=NAN if moved is None else moved.chi2,
+        shift_noise=NAN if moved is None else moved.noise,
+        shift_ndf=0 if moved is None else moved.pairs,
+        shift_power=NAN if moved is None else moved.power,
+        shift_power_least=NAN if moved is None else moved.power_least,
+        verdict="" if moved is None else moved.verdict,
+        largest_pull=NAN if seen is None else seen.largest,
+        largest_p=NAN if seen is None else seen.p,
+        pairs_beyond=0 if seen is None else seen.exceeding,
+        pair="" if pair is None else " and ".join(file.inputs[k] for k in pair),
+    )
 
 
 def variable_rows(file: HistogramFile, region: str, variable: str) -> Iterator[Row]:

@@ -76,14 +76,11 @@ def products(x: torch.Tensor, y: torch.Tensor | None, there: torch.Tensor, weigh
         there: bool [inputs, jets], which entries are present
         weight: float64 [jets]
     """
-    powers: dict[tuple[int, int], torch.Tensor] = {}
+    powers = {(0, 0): there.to(x.dtype), (1, 0): x} | ({} if y is None else {(0, 1): y})
 
     def power(a: int, c: int) -> torch.Tensor:
         if (a, c) not in powers:
-            if (a, c) == (0, 0):
-                powers[a, c] = there.to(x.dtype)
-            else:
-                powers[a, c] = power(a - 1, c) * x if a else power(0, c - 1) * y
+            powers[a, c] = power(a - 1, c) * x if a else power(0, c - 1) * powers[0, 1]
         return powers[a, c]
 
     def sums(terms: Sequence[Term], factor: torch.Tensor) -> list[torch.Tensor]:
@@ -93,7 +90,7 @@ def products(x: torch.Tensor, y: torch.Tensor | None, there: torch.Tensor, weigh
             mine = [term for term in terms if term[1] == second]
             left = torch.cat([power(*first) for first, _ in mine])
             product = left @ (power(*second) * factor).T
-            found |= dict(zip(mine, product.split(len(x)), strict=True))
+            found |= dict(zip(mine, product.reshape(len(mine), len(x), len(x)), strict=True))
         return [found[term] for term in terms]
 
     squared = weight**2

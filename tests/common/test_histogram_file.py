@@ -235,3 +235,41 @@ def test_write_below_a_file(tmp_path, file) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(AdvtagError, match="cannot write"):
         file.write(tmp_path / "file" / "histograms.zip")
+
+
+def test_correlations_come_back(file, path, tmp_path) -> None:
+    """Arrays of any shape by dataset and category; a file without any says None, also in a folder."""
+    rng = np.random.default_rng(4)
+    blocks = {("x", "", "raw"): rng.normal(size=(13, 2, 2)), ("a|b/c", "t", "fgsm"): rng.normal(size=(26, 2, 2))}
+    replace(file, correlations={"tt": blocks, "run": {}}).write(tmp_path / "with.zip")
+    back = read_histograms(tmp_path / "with.zip").correlations
+    assert back is not None
+    assert list(back) == ["tt", "run"]
+    assert list(back["tt"]) == list(blocks)
+    for category, block in blocks.items():
+        assert np.array_equal(back["tt"][category], block)
+    assert read_histograms(path).correlations is None
+    one = replace(file, datasets={"tt": file.datasets["tt"]}, correlations={"tt": blocks})
+    other = replace(file, datasets={"run": file.datasets["run"]}, correlations={"run": {}})
+    (tmp_path / "both").mkdir()
+    one.write(tmp_path / "both" / "tt.zip")
+    other.write(tmp_path / "both" / "run.zip")
+    both = read_histograms(tmp_path / "both").correlations
+    assert both is not None
+    assert set(both) == {"tt", "run"}
+    replace(other, correlations=None).write(tmp_path / "both" / "run.zip")
+    with pytest.raises(AdvtagError, match=r"run\.zip: no correlations, and .*tt\.zip has them"):
+        read_histograms(tmp_path / "both")
+
+
+def test_damaged_correlations_are_refused(file, tmp_path) -> None:
+    """No pickle is read."""
+    replace(file, correlations={"tt": {("x", "", "raw"): np.zeros((13, 2, 2))}}).write(tmp_path / "h.zip")
+    with zipfile.ZipFile(tmp_path / "h.zip") as source, zipfile.ZipFile(tmp_path / "bad.zip", "w") as target:
+        for name in source.namelist():
+            if name != "correlations/0.npy":
+                target.writestr(name, source.read(name))
+        with target.open("correlations/0.npy", "w") as member:
+            np.lib.format.write_array(member, np.array([{}], dtype=object), allow_pickle=True)
+    with pytest.raises(AdvtagError, match=r"bad\.zip: not a histogram file of advtag"):
+        read_histograms(tmp_path / "bad.zip")
