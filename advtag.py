@@ -32,6 +32,9 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the resolved conf
 Progress = Annotated[bool, typer.Option(help="Show progress bars")]
 Site = Annotated[str, typer.Option(help="cern, desy, lpc, generic, slurm, local, or a YAML file of your own")]
 Option = Annotated[list[str] | None, typer.Option(help="KEY=VALUE of the site, such as memory=8GB; may be repeated")]
+JobName = Annotated[str | None, typer.Option(help="Of the submission; VERB-1, VERB-2 ... if not given")]
+FilesPerJob = Annotated[int, typer.Option(min=1, help="Of --executor condor")]
+ExecutorOrCondor = Annotated[str | None, typer.Option(help="iterative, futures, dask, or condor: batch jobs at --site")]
 Anyway = Annotated[bool, typer.Option("--anyway", help="Submit although no machine meets the request now")]
 
 
@@ -70,6 +73,18 @@ def _say_where(analysis: Any) -> None:
     problem = proxy_problem(file for dataset in analysis.datasets.values() for file in dataset.files)
     if problem is not None:
         typer.echo(f"advtag: warning: {problem}", err=True)
+
+
+def _submit_parts(analysis: Any, verb: Any, jobs: Any, anyway: bool, dry_run: bool, progress: bool) -> str:
+    """The files of a processor as batch jobs, which go on when this process has ended."""
+    from condor.process import submit_parts
+    from configs.sites import load_site
+    from processors.parts import expected, parts_of
+
+    site, options, files_per_job, name = jobs
+    where = load_site(site, options)
+    parts = parts_of(analysis, verb, files_per_job, progress=progress)
+    return submit_parts(analysis, verb, parts, expected(parts), site, where, name, anyway=anyway, dry_run=dry_run)
 
 
 def _list_samples(wanted: bool) -> None:
@@ -161,13 +176,18 @@ def fileset(
 def columns(
     config: Config,
     overrides: Overrides = None,
-    executor: Executor = None,
+    executor: ExecutorOrCondor = None,
     scheduler: Scheduler = None,
     cluster: Cluster = None,
     workers: Workers = None,
     chunksize: Chunksize = None,
     resume: Resume = False,
     allow_missing: AllowMissing = False,
+    site: Site = "generic",
+    option: Option = None,
+    files_per_job: FilesPerJob = 10,
+    name: JobName = None,
+    anyway: Anyway = False,
     dry_run: DryRun = False,
     progress: Progress = True,
 ) -> None:
@@ -175,6 +195,10 @@ def columns(
 
     Example: advtag columns demo.yaml --executor dask --workers 2
     """
+    if executor == "condor":
+        jobs = (site, option or (), files_per_job, name)
+        typer.echo(_submit_parts(_analysis(config, overrides), "columns", jobs, anyway, dry_run, progress))
+        return
     from processors.jobs import make_columns
 
     run: dict[str, Any] = {"scheduler": scheduler, "cluster": cluster, "workers": workers, "chunksize": chunksize}
@@ -343,13 +367,18 @@ def envelope(
 def histograms(
     config: Config,
     overrides: Overrides = None,
-    executor: Executor = None,
+    executor: ExecutorOrCondor = None,
     scheduler: Scheduler = None,
     cluster: Cluster = None,
     workers: Workers = None,
     chunksize: Chunksize = None,
     resume: Resume = False,
     allow_missing: AllowMissing = False,
+    site: Site = "generic",
+    option: Option = None,
+    files_per_job: FilesPerJob = 10,
+    name: JobName = None,
+    anyway: Anyway = False,
     dry_run: DryRun = False,
     progress: Progress = True,
 ) -> None:
@@ -357,6 +386,10 @@ def histograms(
 
     Example: advtag histograms demo.yaml --executor dask --scheduler tcp://127.0.0.1:8786
     """
+    if executor == "condor":
+        jobs = (site, option or (), files_per_job, name)
+        typer.echo(_submit_parts(_analysis(config, overrides), "histograms", jobs, anyway, dry_run, progress))
+        return
     from processors.jobs import make_histograms
 
     run: dict[str, Any] = {"scheduler": scheduler, "cluster": cluster, "workers": workers, "chunksize": chunksize}
@@ -478,7 +511,7 @@ def study(config: Config, overrides: Overrides = None, dry_run: DryRun = False, 
 
     CONFIG has keys of its own, see configs/study.yaml and docs/study.md. An interrupted study goes on where it stopped.
 
-    Example: advtag study configs/study.yaml output=my-study bootstrap=50
+    Example: advtag study study.yaml bootstrap=50
     """
     import yaml
 
@@ -513,7 +546,7 @@ def submit(
         typer.Option(help="One more job, behind all: attacks on all taggers"),
     ] = None,
     columns: Annotated[str | None, typer.Option(help="root://host//path of a copy of output/columns")] = None,
-    name: Annotated[str | None, typer.Option(help="Of the submission; train-1, train-2 ... if not given")] = None,
+    name: JobName = None,
     anyway: Anyway = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the job files and stop")] = False,
 ) -> None:
@@ -574,17 +607,23 @@ def collect(
 
     Example: advtag collect output/jobs/train-1
     """
-    import json
-
     from rich.console import Console
 
-    from condor.collect import collect_training, spread
+    from condor.collect import collect_training, done_parts, read_spread
     from condor.ledger import read_ledger
 
-    target, missing = collect_training(folder, read_ledger(folder), allow_missing=allow_missing)
+    ledger = read_ledger(folder)
+    if ledger.verb == "train":
+        target, missing = collect_training(folder, ledger, allow_missing=allow_missing)
+        Console(stderr=True).print(read_spread(target))
+    else:
+        from processors.parts import put_together
+
+        outputs, missing = done_parts(folder, ledger, allow_missing=allow_missing)
+        output = folder.resolve().parents[1]
+        target = put_together(ledger.verb, outputs, output, ledger.expected, allow_missing=allow_missing)
     for line in missing:
         typer.echo(f"advtag: missing: {line}", err=True)
-    Console(stderr=True).print(spread(json.loads((target / "jobs.json").read_text(encoding="utf-8"))))
     typer.echo(target)
 
 
