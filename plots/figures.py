@@ -20,7 +20,7 @@ from plots.roc import roc
 from plots.scan import Scan, auc_vs_inputs
 from plots.shapes import NOMINAL, filled, jets_in, scaled, varied
 from plots.stack import Drawing
-from plots.training import auc_vs_epoch, loss_vs_epoch, susceptibility
+from plots.training import auc_vs_epoch, loss_vs_epoch, roc_vs_epoch, susceptibility
 
 SCALES: dict[str, dict[str, bool | None]] = {
     "auto": {"": None}, "linear": {"": False}, "log": {"": True}, "both": {"": False, "_log": True}
@@ -139,6 +139,10 @@ def training_figures(
             title = f"AUC of {name} against epoch"
             path = folder / "training" / f"auc_vs_epoch_{name}.png"
             yield Job(path, auc_vs_epoch, histories, {**options, "discriminator": name}, replace(shown, title=title))
+            if any(epoch.get("mistag") for epochs in histories.values() for epoch in epochs):
+                path, title = folder / "training" / f"roc_vs_epoch_{name}.png", f"ROC curves of {name} by epoch"
+                own = {"label": label, "discriminator": name}
+                yield Job(path, roc_vs_epoch, histories, own, replace(shown, title=title))
         if attacks_of(histories):
             title = "BvsL: what attacks take from the AUC, against the raw AUC, a point for each epoch"
             path = folder / "training" / "susceptibility.png"

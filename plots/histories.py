@@ -1,10 +1,12 @@
 """Histories of trainings: NAME.history.jsonl, one JSON object per epoch and line.
 
     {"epoch": 1, "loss": 0.81, "validation_loss": {"raw": 0.78, "fgsm": 0.95},
-     "auc": {"raw": {"BvsL": 0.94, "BvsC": 0.86, "CvsL": 0.71, "CvsB": 0.86}, "fgsm": {...}}, ...}
+     "auc": {"raw": {"BvsL": 0.94, "BvsC": 0.86, "CvsL": 0.71, "CvsB": 0.86}, "fgsm": {...}},
+     "mistag": {"raw": {"BvsL": {"0.05": 0.00012, ..., "0.95": 0.31}, ...}, "fgsm": {...}}, ...}
 
 `loss` is that of the training, on attacked jets where the training is adversarial. Beside `raw` are the attacks that
-the tagger was evaluated with. An AUC is null where a class had no jets.
+the tagger was evaluated with. An AUC is null where a class had no jets. `mistag`, the rate by signal efficiency, is not
+in older histories.
 """
 
 import json

@@ -9,7 +9,8 @@ Layout of the output folder, every PNG with a PDF beside it; `figures.json` list
     REGION/cutflow.png
     REGION/correlations.png         data, MC and their difference; correlations_TAGGER_ATTACK.png; if they were filled
     REGION/residual.png             shifts of efficiencies under attacks, see plots.residual
-    training/                       auc_vs_epoch_BvsL.png, ..., susceptibility.png, loss_vs_epoch.png, scan.png
+    training/                       auc_vs_epoch_BvsL.png, roc_vs_epoch_BvsL.png, ..., susceptibility.png,
+                                    loss_vs_epoch.png, scan.png
     auc.json                        list of {region, tagger, attack, discriminator, auc}
     inspection/                     what attacks do to single jets, if there is an inspection: see plots.inspection
     statistics.csv                  data/MC of every variable, tagger and attack: see plots.statistics

@@ -72,7 +72,7 @@ def save(figure: Figure, path: Path) -> Path:
         canvas.draw()
     image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
     image = image.quantize(128, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
-    image.putpalette([255 if level > 250 else level for level in image.getpalette() or []])  # keep white white
+    image.putpalette([255 if level >= 250 else level for level in image.getpalette() or []])  # keep white white
     with whole_file(path) as aside:
         image.save(aside, format="PNG")
     with whole_file(path.with_suffix(".pdf")) as aside, cms_style():

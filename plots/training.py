@@ -7,6 +7,7 @@ marker are a tagger.
 from collections.abc import Sequence
 from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -15,7 +16,8 @@ from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from common.errors import AdvtagError
 from common.histograms import RAW
-from plots.histories import Histories, attacks_of, column, with_epochs
+from models.classes import DISCRIMINATORS
+from plots.histories import Epoch, Histories, attacks_of, column, with_epochs
 from plots.panels import (
     GREY,
     MARKERS,
@@ -32,6 +34,8 @@ from plots.style import LINES, Array, cms_style, headline, plain
 
 TAGGERS = (*LINES[4:], *LINES[:4])
 """Colours of taggers where no colour is an attack; they begin with those that few attacks leave free."""
+EPOCHS = 7
+"""ROC curves of a panel."""
 TRAINING: dict[str, Any] = {"color": "#b5b5b5", "linewidth": 3.5, "marker": "o", "markersize": 3.5, "zorder": 1}
 """The line of training jets, below those of validation jets."""
 
@@ -77,6 +81,51 @@ def auc_vs_epoch(
         headline(panels[0], panels[0], label)
         legend(figure, {"jets": attack_lines(names, looks), "tagger": tagger_lines(looks)})
         return figure
+
+
+def roc_vs_epoch(histories: Histories, *, discriminator: str = "BvsL", label: str = "Simulation") -> Figure:
+    """Draw ROC curves of validation jets by epoch: a panel for each tagger, raw and under each of its attacks.
+
+    At most `EPOCHS` epochs, spread evenly over their logarithm, for a training changes most at its begin. Arguments as
+    in `auc_vs_epoch`.
+
+    Raises:
+        AdvtagError: no epochs with curves.
+    """
+    curves = {name: [epoch for epoch in epochs if epoch.get("mistag")] for name, epochs in histories.items()}
+    curves = with_epochs(curves)
+    panels_of = [(name, attack) for name in curves for attack in (RAW, *attacks_of({name: curves[name]}))]
+    last = max(epochs[-1]["epoch"] for epochs in curves.values())
+    colour = matplotlib.colormaps["viridis"].resampled(256)
+    with cms_style():
+        figure, panels = grid_of(len(panels_of))
+        lines: dict[int, Line2D] = {}
+        for axes, (name, attack) in zip(panels, panels_of, strict=True):
+            for epoch in spread(curves[name], EPOCHS):
+                points = epoch["mistag"][attack][discriminator]
+                efficiency = np.array([float(text) for text in points])
+                mistag = np.array([np.nan if value is None else value for value in points.values()], float)
+                look = {"color": colour(0.95 * np.log(epoch["epoch"]) / max(np.log(last), 1e-9)), "linewidth": 1.4}
+                (line,) = axes.plot(efficiency, np.where(mistag > 0, mistag, np.nan), **look)
+                lines.setdefault(epoch["epoch"], line)
+            signal, background = ("+".join(flavours) for flavours in DISCRIMINATORS[discriminator])
+            axes.set_title(plain(f"{name}: {attack}", 24), loc="right", fontsize=13, y=1.0)
+            axes.set_yscale("log")
+            axes.set_xlim(0, 1)
+            axes.set_xlabel(f"efficiency of {signal}")
+            axes.set_ylabel(f"mistag rate of {background}")
+            axes.grid(visible=True, which="major", linewidth=0.6)
+            say_if_empty(axes)
+        headline(panels[0], panels[0], label)
+        handles = [Line2D([], [], color=lines[i].get_color(), linewidth=2, label=str(i)) for i in sorted(lines)]
+        legend(figure, {"epoch": handles})
+        return figure
+
+
+def spread(epochs: Sequence[Epoch], most: int) -> list[Epoch]:
+    """At most so many of the epochs, evenly over their logarithm, the first and the last among them."""
+    places = np.unique(np.round(np.geomspace(1, len(epochs), min(most, len(epochs)))).astype(int) - 1)
+    return [epochs[i] for i in places]
 
 
 def susceptibility(histories: Histories, *, discriminator: str = "BvsL", label: str = "Simulation") -> Figure:

@@ -85,9 +85,11 @@ def tensorboard(folder: Path, epoch: dict[str, Any]) -> None:
 
 
 def flat(epoch: dict[str, Any], prefix: str = "") -> list[tuple[str, float]]:
-    """The numbers of an epoch by path, `auc/raw/BvsL`; without those that are missing."""
+    """The numbers of an epoch by path, `auc/raw/BvsL`; without those that are missing, and without points of curves."""
     found = []
     for name, value in epoch.items():
+        if name == "mistag":
+            continue
         if isinstance(value, dict):
             found += flat(value, f"{prefix}{name}/")
         elif value is not None and name != "epoch":

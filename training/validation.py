@@ -19,6 +19,8 @@ from training.weights import PtEtaFlavourWeights
 
 CHUNK = 8192
 """Jets that are evaluated at once: what they need stays in the cache of a CPU."""
+EFFICIENCIES = tuple(i / 20 for i in range(1, 20))
+"""Signal efficiencies at which ROC curves are written down."""
 IN_MEMORY = 1 << 30
 """Bytes; more are read from disk again in each epoch."""
 
@@ -59,6 +61,7 @@ class Validation:
     def __call__(self, tagger: Tagger) -> dict[str, Any]:
         """`validation_loss` by attack, and `auc` by attack and discriminator; None where a class has no jets.
 
+        `mistag` has points of the ROC curves, by attack, discriminator and signal efficiency, "0.05" to "0.95".
         Losses carry the weights of the training, areas those of the generator.
         """
         sums = {name: torch.zeros((), dtype=torch.float64, device=self.device) for name in self.attacks}
@@ -76,7 +79,14 @@ class Validation:
         return {
             "validation_loss": {name: float(loss / total.clamp(min=1e-6)) for name, loss in sums.items()},
             "auc": {name: {key: roc.auc() for key, roc in rocs.items()} for name, rocs in curves.items()},
+            "mistag": {name: {key: points(roc) for key, roc in rocs.items()} for name, rocs in curves.items()},
         }
+
+
+def points(roc: RocHistogram) -> dict[str, float | None]:
+    """Mistag rate by signal efficiency, six digits."""
+    found = {f"{efficiency:.2f}": roc.mistag_at_efficiency(efficiency) for efficiency in EFFICIENCIES}
+    return {efficiency: None if mistag is None else float(f"{mistag:.6g}") for efficiency, mistag in found.items()}
 
 
 def logits_of(tagger: Tagger, attack: Attack | None, sample: Sample) -> Tensor:

@@ -7,7 +7,7 @@ import pytest
 
 from common.errors import AdvtagError
 from plots.panels import MARKED
-from plots.training import auc_vs_epoch, loss_vs_epoch, susceptibility
+from plots.training import auc_vs_epoch, loss_vs_epoch, roc_vs_epoch, susceptibility
 
 DRAWN = (auc_vs_epoch, susceptibility, loss_vs_epoch)
 NAMES = ("BvsL", "BvsC", "CvsL", "CvsB")
@@ -184,3 +184,23 @@ def test_panels_and_legend_do_not_overlap(draw, taggers: int) -> None:
         assert not any(first.overlaps(other) for other in everything[i + 1 :])
     width, height = figure.get_size_inches() * figure.dpi
     assert all(b.x0 >= 0 and b.y0 >= 0 and b.x1 <= width and b.y1 <= height for b in everything)
+
+
+def curve(mistag: float) -> dict[str, object]:
+    return {name: {"0.50": mistag, "0.95": 1.0 if mistag < 1 else None} for name in NAMES}
+
+
+def test_roc_curves_by_epoch() -> None:
+    epochs = [{**one(i), "mistag": {"raw": curve(0.1 / i), "fgsm": curve(0.5)}} for i in range(1, 41)]
+    figure = roc_vs_epoch({"t": epochs, "old": [one()]}, discriminator="CvsB")
+    raw, fgsm = figure.axes
+    assert [axes.get_title(loc="right") for axes in (raw, fgsm)] == ["t: raw", "t: fgsm"]
+    assert [line.get_ydata()[0] for line in raw.lines] == [0.1 / i for i in (1, 2, 3, 6, 12, 22, 40)]
+    assert {tuple(line.get_ydata()) for line in fgsm.lines} == {(0.5, 1.0)}
+    assert (raw.get_xlabel(), raw.get_ylabel()) == ("efficiency of c", "mistag rate of b+bb")
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "epoch",
+        *["1", "2", "3", "6", "12", "22", "40"],
+    ]
+    with pytest.raises(AdvtagError, match="no epochs"):
+        roc_vs_epoch({"old": [one()]})

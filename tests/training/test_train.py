@@ -88,11 +88,14 @@ def test_it_learns(trained, name) -> None:
     history = history_of(trained[0], name)
     assert [epoch["epoch"] for epoch in history] == [1, 2, 3]
     for number, epoch in enumerate(history):
-        assert set(epoch) == {"epoch", "loss", "learning_rate", "seconds", "validation_loss", "auc"}
+        assert set(epoch) == {"epoch", "loss", "learning_rate", "seconds", "validation_loss", "auc", "mistag"}
         assert set(epoch["auc"]) == set(epoch["validation_loss"]) == {"raw", "fgsm"}
         assert set(epoch["auc"]["raw"]) == {"BvsL", "BvsC", "CvsL", "CvsB"}
         assert epoch["learning_rate"] == pytest.approx(3e-3 / (1 + number / 30))
         assert epoch["auc"]["fgsm"]["BvsL"] < epoch["auc"]["raw"]["BvsL"]
+        curve = epoch["mistag"]["raw"]["BvsL"]
+        efficiency, mistag = np.array([0.0, *map(float, curve), 1.0]), np.array([0.0, *curve.values(), 1.0])
+        assert np.trapezoid(efficiency, mistag) == pytest.approx(epoch["auc"]["raw"]["BvsL"], abs=0.03)
         assert epoch["validation_loss"]["fgsm"] > epoch["validation_loss"]["raw"]
         assert math.isfinite(epoch["loss"])
     losses = [epoch["loss"] for epoch in history]
