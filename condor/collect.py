@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -34,14 +33,7 @@ def collect_training(folder: Path, ledger: Ledger, *, allow_missing: bool = Fals
     Raises:
         AdvtagError: a result is missing and that is not allowed; or it cannot be written
     """
-    found, missing = state_of_all(folder, ledger)
-    if missing and not allow_missing:
-        raise AdvtagError(
-            f"{len(missing)} of {len(found)} results are missing, the first: {missing[0]}. `advtag jobs {folder} "
-            "--resubmit` runs these again; --allow-missing collects the others"
-        )
-    if not any(state.word == DONE for state in found.values()):
-        raise AdvtagError(f"{folder}: no job is done yet; see `advtag jobs {folder}`")
+    found, missing = state_of_all(folder, ledger, allow_missing=allow_missing)
     target = folder / RESULTS
     with whole_folder(target) as aside:
         page: dict[str, dict[str, Any]] = {}
@@ -81,8 +73,9 @@ def last_epoch(place: Path, label: str) -> dict[str, Any]:
     return dict(json.loads(lines[-1])) if lines else {}
 
 
-def spread(page: Mapping[str, Any]) -> Table:
-    """Areas of `jobs.json` over the seeds and folds of each training: mean and standard deviation."""
+def read_spread(results: Path) -> Table:
+    """Areas over the seeds and folds of each training, from `jobs.json`: mean and standard deviation."""
+    page = json.loads((results / "jobs.json").read_text(encoding="utf-8"))
     areas: dict[tuple[str, str], list[float]] = {}
     for job in page.values():
         same = {key: value for key, value in job["settings"].items() if key not in ("training.seed", "training.fold")}
@@ -97,8 +90,23 @@ def spread(page: Mapping[str, Any]) -> Table:
     return table
 
 
-def state_of_all(folder: Path, ledger: Ledger) -> tuple[dict[str, State], list[str]]:
-    """State of every job, and a line for each that has no result; what was spooled is fetched first."""
+def done_parts(folder: Path, ledger: Ledger, *, allow_missing: bool = False) -> tuple[list[Path], list[str]]:
+    """What came back of the parts of a processor, and a line for each that has no result.
+
+    Raises:
+        AdvtagError: a result is missing and that is not allowed
+    """
+    found, missing = state_of_all(folder, ledger, allow_missing=allow_missing)
+    labels = [item.label for stage, item in ledger.items() if found[f"{stage}/{item.label}"].word == DONE]
+    return [folder / "items" / label / OUT for label in labels], missing
+
+
+def state_of_all(folder: Path, ledger: Ledger, *, allow_missing: bool = False) -> tuple[dict[str, State], list[str]]:
+    """State of every job, and a line for each that has no result; what was spooled is fetched first.
+
+    Raises:
+        AdvtagError: a result is missing and that is not allowed, or there is none at all
+    """
     if ledger.kind == "htcondor" and ledger.site["spool"]:
         pool.fetch(ledger, folder)
     found = states(folder, ledger)
@@ -107,4 +115,11 @@ def state_of_all(folder: Path, ledger: Ledger) -> tuple[dict[str, State], list[s
         for place, state in found.items()
         if state.word != DONE
     ]
+    if missing and not allow_missing:
+        raise AdvtagError(
+            f"{len(missing)} of {len(found)} results are missing, the first: {missing[0]}. `advtag jobs {folder} "
+            "--resubmit` runs these again; --allow-missing collects the others"
+        )
+    if len(missing) == len(found):
+        raise AdvtagError(f"{folder}: no job is done yet; see `advtag jobs {folder}`")
     return found, missing

@@ -1,6 +1,7 @@
 """The configuration of one training as it travels: only what a training reads, and no path of this machine."""
 
 import hashlib
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,8 @@ class Payload:
             content = path.read_bytes()
         except OSError as error:
             raise AdvtagError(f"{path}: cannot be read ({error.strerror}), and the jobs need it") from error
-        name = f"{hashlib.sha256(content).hexdigest()[:16]}{path.suffix}"
+        ending = re.search(r"(\.json)?\.\w+$", path.name, re.ASCII)  # .json.gz is known by both
+        name = hashlib.sha256(content).hexdigest()[:16] + (ending[0] if ending else "")
         self.files[name] = path
         return name
 

@@ -91,8 +91,9 @@ def _state(ad: dict[str, Any]) -> State:
 
 
 def remove(ledger: Ledger) -> None:
-    """Remove all jobs of a submission from the queue."""
-    tell(["condor_rm", "-constraint", f'AdvtagSubmission == "{ledger.identity}"'], what="the jobs cannot be removed")
+    """Remove all jobs of a submission from the queue, if there are any; condor_rm fails if there are none."""
+    if queue(ledger):
+        tell(["condor_rm", "-constraint", f'AdvtagSubmission == "{ledger.identity}"'], what="no removal")
 
 
 def fetch(ledger: Ledger, folder: Path) -> None:
@@ -115,5 +116,16 @@ def why_idle(number: str) -> str:
         told = tell(["condor_q", "-better-analyze", number], what="no analysis")
     except AdvtagError:
         return ""
-    lines = [" ".join(line.split()) for line in told.splitlines()]
-    return next((line for line in lines if re.search(r"No successful match|0 .*match|reject", line)), "")
+    unmet = re.search(r"^\[\d+\]\s+0\s+(.+)$", told, re.MULTILINE)
+    if unmet is None:
+        return ""
+    terms = re.findall(r"^\s+((?:RequireGPUs|GPUsMin\w+|Request\w+) = .+)$", told, re.MULTILINE)
+    named = [term for term in terms if term.split()[0] in _named(unmet[1], terms)]
+    return f"{unmet[1]}, where {', '.join(named)}" if named else unmet[1]
+
+
+def _named(condition: str, terms: list[str]) -> set[str]:
+    """Names that a condition mentions, and those that their definitions mention."""
+    known = {term.split()[0]: term for term in terms}
+    direct = {name for name in known if name in condition}
+    return direct | {name for name in known for other in direct if name in known[other]}

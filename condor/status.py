@@ -76,7 +76,7 @@ def progress(folder: Path, ledger: Ledger, item: Item, state: State, *, ask: boo
     """How far a training is: its epoch and areas, as it says itself."""
     history = folder / "items" / item.label / OUT / "taggers" / f"{item.label}.history.jsonl"
     lines = history.read_text(encoding="utf-8").splitlines() if history.exists() else []
-    if lines and (state.word != RUNNING or ledger.settings().shared):
+    if lines and (state.word != RUNNING or ledger.settings().in_place):
         return in_words(json.loads(lines[-1]))
     if ledger.kind != "htcondor" or not ask:
         return ""

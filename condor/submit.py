@@ -52,7 +52,11 @@ def new_folder(output: Path, name: str | None, verb: str) -> Path:
 
 
 def write_submission(
-    folder: Path, ledger: Ledger, stages: Sequence[Job], configurations: Mapping[str, str], payload: Payload
+    folder: Path,
+    ledger: Ledger,
+    stages: Sequence[Job],
+    configurations: Mapping[str, Mapping[str, str]],
+    payload: Payload,
 ) -> None:
     """Write the folder of a submission, whole or not at all.
 
@@ -60,7 +64,7 @@ def write_submission(
         folder: to be made
         ledger: of the submission
         stages: in their order
-        configurations: of each item, by its label
+        configurations: files of each item, by its label
         payload: files that all jobs get
 
     Raises:
@@ -79,9 +83,9 @@ def write_submission(
             for item in job.items:
                 place = aside / "items" / item.label
                 place.mkdir(parents=True, exist_ok=True)
-                if item.label in configurations:
-                    (place / "config.yaml").write_text(configurations[item.label], encoding="utf-8")
-                if site.shared:
+                for name, text in configurations.get(item.label, {}).items():
+                    (place / name).write_text(text, encoding="utf-8")
+                if site.in_place:
                     _link(place, job)
         if ledger.dag:
             (aside / "jobs.dag").write_text(htcondor.dag(stages), encoding="utf-8")

@@ -66,7 +66,7 @@ def submit_training(
         raise AdvtagError("--evaluate: needs a folder that DAGMan can see, and the files of this site are spooled")
     folder = new_folder(output, name, "train")
     payload = Payload()
-    configurations = {point.item.label: training_configuration(point, payload) for point in found}
+    configurations = {point.item.label: {"config.yaml": training_configuration(point, payload)} for point in found}
     ledger = new_ledger(folder.name, "train", site_name, site, _stages(found, sweep))
     jobs = _jobs(ledger, site, sweep, payload)
     if dry_run:

@@ -27,7 +27,7 @@ finish() {
 def wrapper(job: Job) -> str:
     """The script of a stage. It takes no argument: what differs between jobs is in their config.yaml."""
     site = job.site
-    links = {**job.links, **(job.shared_links if site.shared else {})}
+    links = {**job.links, **(job.shared_links if site.in_place else {})}
     lines = [
         "#!/bin/sh",
         f"# One job of {job.stage}, made by advtag. Its folder is the working directory.",
@@ -43,7 +43,7 @@ def wrapper(job: Job) -> str:
         *(_link(name, target) for name, target in links.items()),
         *(f"run {shlex.join(command)}" for command in job.commands),
         "code=0",
-        *(["rm -rf code work"] if site.shared else []),
+        *(["rm -rf code work"] if site.in_place else []),
         "finish",
     ]
     return "\n".join(lines) + "\n"

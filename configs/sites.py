@@ -69,7 +69,7 @@ class Site(Section):
     max_jobs: Number = 5000
     """In one submission; more is taken for a mistake."""
     shared: bool = False
-    """Workers see the files of this machine under the same names."""
+    """Workers see the data of this machine under the same names."""
     directives: dict[Directive, Line] = Field(default_factory=dict)
     """More lines of the job file: `key = value` for HTCondor, `--key=value` for Slurm."""
     environment: dict[Variable, Line] = Field(default_factory=dict)
@@ -81,6 +81,11 @@ class Site(Section):
         if self.walltime is not None:
             return int(parse_timedelta(self.walltime))
         return FLAVOURS[self.job_flavour] if self.job_flavour else None
+
+    @property
+    def in_place(self) -> bool:
+        """Jobs run in the folders of the submission, instead of in a copy."""
+        return self.kind != "htcondor"
 
     @property
     def minutes(self) -> float:

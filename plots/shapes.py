@@ -128,6 +128,32 @@ def contents(shapes: hist.Hist, flavours: Iterable[str], tagger: str, attack: st
     return values, variances
 
 
+def absent(
+    shapes: hist.Hist, jets: hist.Hist, flavours: Iterable[str], tagger: str, attack: str
+) -> tuple[float, float]:
+    """Sums of weights, and of their squares, of jets that have no such entry: all jets less those that have.
+
+    Args:
+        shapes: an input, from `scaled`.
+        jets: all of its jets, from `jets_in`.
+        flavours: are summed.
+        tagger: of the category.
+        attack: of the category.
+    """
+    axes, flavours = jets.axes, list(flavours)
+    if tagger not in list(axes["tagger"]) or attack not in list(axes["attack"]):
+        return 0.0, 0.0
+    if not contents(shapes, shapes.axes["flavour"], tagger, attack)[1].any():  # nobody looked
+        return 0.0, 0.0
+    rows = [axes["flavour"].index(name) for name in flavours if name in list(axes["flavour"])]
+    total = jets.view(flow=True)[rows, axes["tagger"].index(tagger), axes["attack"].index(attack)]
+    values, variances = contents(shapes, flavours, tagger, attack)
+    variance = float(total["variance"].sum())
+    if variance - variances.sum() <= 1e-9 * variance:  # rounding: nothing is absent
+        return 0.0, 0.0
+    return float(total["value"].sum() - values.sum()), float(variance - variances.sum())
+
+
 def with_raw(shapes: hist.Hist, flavours: Sequence[str], taggers: Sequence[str]) -> str:
     """First of the taggers with raw content of these flavours."""
     return next((name for name in taggers if contents(shapes, flavours, name, RAW)[1].any()), taggers[0])

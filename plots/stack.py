@@ -7,7 +7,7 @@ import hist
 import numpy as np
 
 from common.histograms import RAW
-from plots.shapes import NOMINAL, contents, filled, merged, shown, with_raw
+from plots.shapes import NOMINAL, absent, contents, filled, merged, shown, with_raw
 from plots.style import FLAVOURS, Array
 from plots.systematics import band, differences
 
@@ -82,7 +82,7 @@ class Reader:
         taggers += [(tagger, [name for name in nominal.axes["flavour"] if name != "data"]) for tagger, _ in taggers]
         self.absent = False
         if jets and not drawing.discriminator:
-            self.absent = any(self._absent(names, tagger, RAW)[0] != 0 for tagger, names in taggers)
+            self.absent = any(absent(nominal, jets[NOMINAL], names, tagger, RAW)[0] != 0 for tagger, names in taggers)
         if self.absent:
             width = max(self.edges[1] - self.edges[0], ABSENT_WIDTH * (self.edges[-1] - self.edges[0]))
             self.edges = np.concatenate([self.edges[0] - width * np.array([2, 1]), self.edges])
@@ -97,25 +97,9 @@ class Reader:
             drawn = shown(each, discriminator=self.discriminator)
             found.append(drawn.reshape(-1, self.rebin).sum(axis=1))
         if self.absent:
-            missing = self._absent(flavours, tagger, attack, variation)
+            missing = absent(self.shapes[variation], self.jets[variation], flavours, tagger, attack)
             found = [np.concatenate([[m, 0.0], each]) for m, each in zip(missing, found, strict=True)]
         return found[0], found[1]
-
-    def _absent(
-        self, flavours: Sequence[str], tagger: str, attack: str, variation: str = NOMINAL
-    ) -> tuple[float, float]:
-        """Sums of weights, and of their squares, of jets that have no such entry: all jets less those that have."""
-        jets = self.jets[variation]
-        values, variances = contents(self.shapes[variation], flavours, tagger, attack)
-        everyone = list(self.shapes[variation].axes["flavour"])
-        if not contents(self.shapes[variation], everyone, tagger, attack)[1].any():  # nobody looked
-            return 0.0, 0.0
-        rows = [jets.axes["flavour"].index(name) for name in flavours if name in list(jets.axes["flavour"])]
-        total = jets.view(flow=True)[rows, jets.axes["tagger"].index(tagger), jets.axes["attack"].index(attack)]
-        variance = float(total["variance"].sum())
-        if variance - variances.sum() <= 1e-9 * variance:  # rounding: nothing is absent
-            return 0.0, 0.0
-        return float(total["value"].sum() - values.sum()), float(variance - variances.sum())
 
 
 def stack(

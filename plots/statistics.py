@@ -27,7 +27,7 @@ from common.histograms import RAW, HistogramFile
 from plots.compare import NAN, Bins, chi2_test, js_null, ks_test
 from plots.correlations import Moved, Samples, attacked, attacks_in, compare, samples
 from plots.pearson import Estimate
-from plots.shapes import contents, filled, regions_of, scaled, shown, varied, with_raw
+from plots.shapes import NOMINAL, absent, contents, filled, jets_in, regions_of, scaled, shown, varied, with_raw
 from plots.style import Array
 from plots.systematics import differences
 from plots.visibility import Shift, shift
@@ -36,6 +36,10 @@ STATISTICS = "statistics.csv"
 CORRELATIONS = "correlations"
 """Variable and kind of the rows that compare all pairs of inputs."""
 SEED = 1
+
+
+Both = tuple[Array, Array]
+"""Values and variances."""
 
 
 @dataclass(frozen=True)
@@ -162,14 +166,15 @@ def variable_rows(file: HistogramFile, region: str, variable: str) -> Iterator[R
     shapes, variations = scaled(file, variable, region), varied(file, variable, region)
     discriminator = variable in file.discriminators
     taggers = filled(shapes, "tagger")
+    read = Content(file, region, {NOMINAL: shapes, **variations}, discriminator=discriminator)
     for group in [[name] for name in taggers] if discriminator else [taggers] if taggers else []:
-        bins = raw_bins(shapes, variations, group, discriminator=discriminator)
+        bins = raw_bins(read, group)
         pairs = [("" if not discriminator else group[0], RAW)]
         pairs += [(tagger, attack) for tagger in group for attack in filled(shapes, "attack") if attack != RAW]
         for tagger, attack in pairs:
             moved, variance = bins.mc, bins.mc_variance
             if attack != RAW:
-                moved, variance = _drawn(contents(shapes, mc_of(shapes), tagger, attack), discriminator)
+                moved, variance = read(mc_of(shapes), tagger, attack)
             if variance.any() or (attack == RAW and bins.data is not None):
                 kind = "discriminator" if discriminator else "input"
                 yield compared(bins, moved, variance, (region, variable, kind, tagger, attack))
@@ -200,17 +205,46 @@ def compared(bins: Bins, moved: Array, variance: Array, key: tuple[str, str, str
     )
 
 
-def raw_bins(
-    shapes: hist.Hist, variations: dict[str, hist.Hist], taggers: Sequence[str], *, discriminator: bool
-) -> Bins:
+class Content:
+    """Reads what is compared: an output of a tagger in the bins of the figures, without the undefined; an input in its
+    own bins with under- and overflow, and absent entries as the first bin, if any are absent.
+
+    Args:
+        file: the histograms.
+        region: of them.
+        shapes: the variable in this region, by variation.
+        discriminator: the variable is an output of the taggers.
+    """
+
+    def __init__(self, file: HistogramFile, region: str, shapes: dict[str, hist.Hist], *, discriminator: bool) -> None:
+        self.shapes = shapes
+        self.discriminator = discriminator
+        self.jets = {}
+        if not discriminator and file.discriminators:
+            nominal, jets = shapes[NOMINAL], jets_in(file, region)
+            every = [(names, tagger) for names in (["data"], mc_of(nominal)) for tagger in filled(nominal, "tagger")]
+            if any(absent(nominal, jets, names, tagger, RAW)[1] for names, tagger in every):
+                self.jets = {name: jets_in(file, region, name) for name in shapes}
+
+    def __call__(self, flavours: Sequence[str], tagger: str, attack: str, variation: str = NOMINAL) -> Both:
+        """Values and variances [bins], summed over flavours."""
+        values, variances = contents(self.shapes[variation], flavours, tagger, attack)
+        if self.discriminator:
+            return shown(values, discriminator=True), shown(variances, discriminator=True)
+        if self.jets:
+            missing = absent(self.shapes[variation], self.jets[variation], flavours, tagger, attack)
+            return np.concatenate([missing[:1], values]), np.concatenate([missing[1:], variances])
+        return values, variances
+
+
+def raw_bins(read: Content, taggers: Sequence[str]) -> Bins:
     """Data and raw MC of the first tagger that has them, and the variations of the MC."""
-    flavours = mc_of(shapes)
-    tagger = with_raw(shapes, flavours, taggers)
-    mc, mc_variance = _drawn(contents(shapes, flavours, tagger, RAW), discriminator)
-    data, data_variance = _drawn(contents(shapes, ["data"], with_raw(shapes, ["data"], taggers), RAW), discriminator)
-    moved = {
-        name: _drawn(contents(other, flavours, tagger, RAW), discriminator)[0] for name, other in variations.items()
-    }
+    nominal = read.shapes[NOMINAL]
+    flavours = mc_of(nominal)
+    tagger = with_raw(nominal, flavours, taggers)
+    mc, mc_variance = read(flavours, tagger, RAW)
+    data, data_variance = read(["data"], with_raw(nominal, ["data"], taggers), RAW)
+    moved = {name: read(flavours, tagger, RAW, name)[0] for name in read.shapes if name != NOMINAL}
     there = bool(data_variance.any())
     return Bins(data if there else None, data_variance if there else None, mc, mc_variance, differences(mc, moved))
 
@@ -218,10 +252,6 @@ def raw_bins(
 def mc_of(shapes: hist.Hist) -> list[str]:
     """Flavours of simulated jets."""
     return [name for name in shapes.axes["flavour"] if name != "data"]
-
-
-def _drawn(both: tuple[Array, Array], discriminator: bool) -> tuple[Array, Array]:
-    return (shown(both[0], discriminator=True), shown(both[1], discriminator=True)) if discriminator else both
 
 
 def write_statistics(rows: Iterable[Row], path: Path) -> None:

@@ -14,7 +14,14 @@ from processors.books import gaps, joined
 Books = Mapping[str, Mapping[str, Any]]
 
 
-def merge(paths: Sequence[Path], output: Path, *, allow_missing: bool = False) -> Path:
+def merge(
+    paths: Sequence[Path],
+    output: Path,
+    *,
+    allow_missing: bool = False,
+    expected: Mapping[str, Mapping[str, int]] | None = None,
+    config: Mapping[str, Any] | None = None,
+) -> Path:
     """Merge histogram files into a folder with one file for each dataset.
 
     One dataset is in memory at a time: its files are added one after another.
@@ -23,6 +30,8 @@ def merge(paths: Sequence[Path], output: Path, *, allow_missing: bool = False) -
         paths: histogram files, or folders of them
         output: folder to write
         allow_missing: write it although events of the files are missing; their books are in the result
+        expected: events of every file by dataset; None: the files that the histograms tell of
+        config: what the result says of its configuration; None: what the first file says
 
     Raises:
         AdvtagError: a file cannot be read, is of another job, counts events that another one counts too, or events are
@@ -40,6 +49,10 @@ def merge(paths: Sequence[Path], output: Path, *, allow_missing: bool = False) -
     with whole_folder(output) as aside:
         for name, parts in of_dataset.items():
             merged = _one_dataset(name, parts)
+            for path, events in (expected or {}).get(name, {}).items():
+                merged.datasets[name].files.setdefault(path, {"expected_events": events, "events": 0})
+            if config is not None:
+                merged.provenance["config"] = config
             lost = missing_of(merged.datasets[name].files)
             if lost and not allow_missing:
                 raise AdvtagError(
@@ -78,18 +91,7 @@ def _added(one: Dataset, other: Dataset, path: Path) -> Dataset:
         raise AdvtagError(f"{path}: its dataset has another cross-section than that of the other files")
     files = {name: dict(book) for name, book in one.files.items()}
     for name, book in other.files.items():
-        known = files.setdefault(name, {**book, "ranges": [], "events": 0, "jets": 0, "sum_weights": 0.0})
-        if known["expected_events"] != book["expected_events"]:
-            raise AdvtagError(
-                f"{path}: {name} had {book['expected_events']} events, and {known['expected_events']} for another of "
-                "the files: it has changed in between; make the histograms of one of them anew"
-            )
-        try:
-            ranges = joined([*known["ranges"], *book.get("ranges", [])])
-        except AdvtagError as error:
-            raise AdvtagError(f"{path}: {name}: {error}; leave this file out") from error
-        counts = {key: known.get(key, 0) + book.get(key, 0) for key in ("events", "jets", "sum_weights")}
-        files[name] = {**known, **counts, "ranges": ranges}
+        files[name] = added_book(files.get(name), book, name, path)
     return Dataset(
         one.data,
         one.cross_section,
@@ -99,6 +101,27 @@ def _added(one: Dataset, other: Dataset, path: Path) -> Dataset:
         files,
         _cutflow(one, other),
     )
+
+
+def added_book(known: Mapping[str, Any] | None, book: Mapping[str, Any], name: str, path: Path) -> dict[str, Any]:
+    """The books of one file together: what is known of it, and what `path` says of it under `name`.
+
+    Raises:
+        AdvtagError: they have events in common, or the file has changed in between
+    """
+    if known is None:
+        return dict(book)
+    if known["expected_events"] != book["expected_events"]:
+        raise AdvtagError(
+            f"{path}: {name} had {book['expected_events']} events, and {known['expected_events']} for another of "
+            "the files: it has changed in between; make the histograms of one of them anew"
+        )
+    try:
+        ranges = joined([*known.get("ranges", []), *book.get("ranges", [])])
+    except AdvtagError as error:
+        raise AdvtagError(f"{path}: {name}: {error}; leave this file out") from error
+    counts = {key: known.get(key, 0) + book.get(key, 0) for key in ("events", "jets", "sum_weights")}
+    return {**known, **counts, "ranges": ranges}
 
 
 def _cutflow(one: Dataset, other: Dataset) -> dict[str, dict[str, tuple[float, float]]]:

@@ -44,7 +44,7 @@ def settings_of_selection(analysis: Analysis, datasets: Mapping[str, Dataset]) -
         **analysis.model_dump(mode="json", include={"corrections"}),
         **{name: dataset.model_dump(mode="json", include=events) for name, dataset in datasets.items()},
     }
-    return settings, contents(settings)
+    return without_paths(settings), contents(settings)
 
 
 def open_files(
@@ -82,6 +82,15 @@ def contents(settings: Any) -> list[str]:
         isinstance(settings, str) and settings.endswith((".json", ".json.gz", ".txt")) and Path(settings).is_file()
     )
     return [digest(Path(settings).read_bytes())] if is_file else []
+
+
+def without_paths(settings: Any) -> Any:
+    """Settings whose files are known by their contents alone: a batch job has them elsewhere."""
+    if isinstance(settings, dict):
+        return {key: without_paths(value) for key, value in settings.items()}
+    if isinstance(settings, list):
+        return [without_paths(value) for value in settings]
+    return "" if contents(settings) else settings
 
 
 def loss(output: Output) -> dict[str, Any]:

@@ -70,7 +70,7 @@ def make_fileset(
         progress=progress,
     )
     page = {
-        name: _dataset(dataset, [f for f in files if f.dataset == name], chunksize or run.chunksize)
+        name: dataset_page(dataset, [f for f in files if f.dataset == name], chunksize or run.chunksize)
         for name, dataset in datasets.items()
     }
     with whole_file(path) as aside:
@@ -121,7 +121,7 @@ def _pairs(option: str, entries: Sequence[str]) -> list[tuple[str, str]]:
     return pairs
 
 
-def _dataset(dataset: Dataset, files: Sequence[File], chunksize: int) -> dict[str, Any]:
+def dataset_page(dataset: Dataset, files: Sequence[File], chunksize: int) -> dict[str, Any]:
     """One dataset, in the format of coffea.dataset_tools, and what coffea passes over: `branches`, and what a file's
     entry has beside `object_path`, `steps`, `num_entries` and `uuid`.
 

@@ -311,6 +311,7 @@ def configuration(prefix: Path, local: Path, cpus: int, memory: int) -> str:
         "GPU_DISCOVERY_EXTRA": "-extra -simulate:4,4",  # four A100 that are not there: to match, not to compute
         "MAX_JOBS_PER_SUBMISSION": 300,
         "DAGMAN_USE_STRICT": 0,
+        "DAGMAN_USER_LOG_SCAN_INTERVAL": 1,
     }
     # the role comes after the folders, which its defaults name, and before what is set differently here
     lines = [f"{key} = {value}" for key, value in (folders | network).items()]

@@ -11,6 +11,7 @@ from plots.datamc import data_mc
 from plots.flavours import flavour_shapes
 from plots.shapes import NOMINAL, jets_in, scaled, varied
 from plots.stack import Drawing, Reader, stack
+from plots.statistics import Content, statistics
 
 LUMINOSITY = 10.0
 
@@ -163,3 +164,15 @@ def test_nothing_is_changed(file) -> None:
     for name, h in file.histograms.items():
         assert (h.view(flow=True) == before[name]).all()
     assert dataclasses.is_dataclass(file)
+
+
+def test_statistics_count_absent_entries(jets, file) -> None:
+    read = Content(file, "r", {NOMINAL: scaled(file, "x", "r"), **varied(file, "x", "r")}, discriminator=False)
+    values, variances = read(["b", "bb", "c", "udsg"], "t", "raw")
+    expected = content(jets, lambda d, f: d != "run")
+    np.testing.assert_allclose(values, [expected[0], 0, *expected[2:], 0], atol=1e-9)
+    expected = content(jets, lambda d, f: d != "run", power=2)
+    np.testing.assert_allclose(variances, [expected[0], 0, *expected[2:], 0], atol=1e-9)
+    raw, attacked = [row for row in statistics(file, ["r"]) if row.variable == "x"]
+    assert (raw.data, attacked.data) == (np.sum(jets[0] == "run"),) * 2
+    assert attacked.mc == pytest.approx(raw.mc)
