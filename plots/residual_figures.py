@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -52,7 +53,7 @@ def residual_figure(
     places = list(dict.fromkeys((row.working_point, row.tagger) for row in rows))
     with cms_style():
         figure, panels = grid_of(len(flavours))
-        figure.subplots_adjust(bottom=0.25)
+        names_below(figure)
         for axes, flavour in zip(panels, flavours, strict=True):
             axes.axhline(0, color="black", linewidth=0.8)
             for row in (row for row in rows if row.flavour == flavour):
@@ -70,13 +71,22 @@ def residual_figure(
         return figure
 
 
+def names_below(figure: Figure) -> None:
+    """Room below every panel of `grid_of` for long, slanted names."""
+    grid = figure.axes[0].get_gridspec()
+    rows = 1 if grid is None else grid.nrows
+    figure.set_figheight(figure.get_figheight() + 1.2 * rows)
+    height = figure.get_figheight()
+    figure.subplots_adjust(bottom=1.6 / height, top=1 - 0.5 / height, hspace=0.45)
+
+
 def _mark(axes: Axes, row: Residual, x: int, attacks: Sequence[str]) -> None:
     """One attack, and the band of the variations below it."""
     i = attacks.index(row.attack)
     seen = (row.input, row.correlations, row.discriminator)
     fill = LINES[i % len(LINES)] if hidden(seen) else PALE if hidden(seen[:2]) else "white"
     place = x + 0.6 * ((i + 0.5) / len(attacks) - 0.5)
-    look = {"color": LINES[i % len(LINES)], "marker": MARKERS[i % len(MARKERS)], "markersize": 7}
+    look: dict[str, Any] = {"color": LINES[i % len(LINES)], "marker": MARKERS[i % len(MARKERS)], "markersize": 7}
     axes.plot([place], [row.shift], **look, markerfacecolor=fill, linestyle="none")
     if np.isfinite(row.conventional_up):
         axes.fill_between([x - 0.45, x + 0.45], -row.conventional_down, row.conventional_up, **TOTAL)

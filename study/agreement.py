@@ -6,7 +6,7 @@ import numpy as np
 
 from common.distances import js_distance
 from plots.compare import Bins, chi2_test, js_null
-from study.counts import Bootstrap, count, like_data
+from study.counts import Array, Bootstrap, count
 from study.jets import Floats, Jets
 
 BINS = 20
@@ -30,41 +30,44 @@ class Agreement:
 
 
 def agreement(
-    key: tuple[str, str, str], data: Jets, mc: Jets, pt_edges: tuple[float, ...], scores: tuple[Floats, Floats]
-) -> Agreement:
+    key: tuple[str, str, str],
+    pair: tuple[Jets, Jets],
+    pt_edges: tuple[float, ...],
+    scores: tuple[Floats, Floats],
+    bootstrap: Bootstrap,
+) -> tuple[Agreement, Array]:
     """Compare the shapes of a discriminator in all jets of a process; MC has the pt spectrum of the data.
 
     The bins hold equal parts of the MC, whose statistics does not depend on how a tagger stretches its scale.
 
     Args:
         key: variant, process and tagger
-        data: jets
-        mc: jets
+        pair: jets of data and of MC
         pt_edges: GeV, between pt bins
         scores: of data and of MC
+        bootstrap: replicas
+
+    Returns:
+        The comparison, and the Jensen-Shannon distance in each replica.
     """
+    data, mc = pair
     once = Bootstrap(0, 0)
-    observed, expected = (
-        count(
-            jets.pt,
-            pt_edges,
-            jets.flavour,
-            jets.weights["jets"],
-            np.ones((1, len(jets)), np.bool_),
-            once.weights(jets.event),
-        )
-        for jets in (data, mc)
-    )
-    before, after = expected.all.sum(axis=-1)[0], like_data(expected, observed).all.sum(axis=-1)[0]
-    factor = np.divide(after, before, out=np.zeros_like(after), where=before > 0)
+    observed, expected = (_fill(jets.pt, pt_edges, jets.weights["jets"], jets, once) for jets in pair)
+    factor = np.divide(observed[0], expected[0], out=np.zeros_like(expected[0]), where=expected[0] > 0)
     weight = mc.weights["jets"] * factor[np.searchsorted(pt_edges, mc.pt, side="right")]
     order = np.argsort(scores[1])
     below = np.cumsum(weight[order]) / weight.sum()
-    edges = np.unique(scores[1][order][np.searchsorted(below, np.arange(1, BINS) / BINS)])
+    edges = tuple(np.unique(scores[1][order][np.searchsorted(below, np.arange(1, BINS) / BINS)]).tolist())
+    content = _fill(scores[0], edges, data.weights["jets"], data, bootstrap)
+    simulated = _fill(scores[1], edges, weight, mc, bootstrap)
+    squares = _fill(scores[1], edges, weight**2, mc, once)[0]
+    bins = Bins(content[0], content[0], simulated[0], squares)
+    distances = js_distance(content, simulated)
+    return Agreement(*key, *chi2_test(bins, shape=True), float(distances[0]), js_null(bins, seed=1)[0]), distances
 
-    def fill(values: Floats, weights: Floats) -> Floats:
-        return np.bincount(np.searchsorted(edges, values, side="right"), weights, len(edges) + 1)
 
-    content = fill(scores[0], data.weights["jets"])
-    bins = Bins(content, content, fill(scores[1], weight), fill(scores[1], weight**2))
-    return Agreement(*key, *chi2_test(bins, shape=True), float(js_distance(content, bins.mc)), js_null(bins, seed=1)[0])
+def _fill(values: Floats, edges: tuple[float, ...], weight: Floats, jets: Jets, bootstrap: Bootstrap) -> Array:
+    """Histogram of values in every replica, [replicas, bins]."""
+    nothing = np.zeros((1, len(jets)), np.bool_)
+    found: Array = count(values, edges, None, weight, nothing, bootstrap.weights(jets.event)).all[..., 0]
+    return found

@@ -1,6 +1,6 @@
 """From evaluated samples to numbers: every variant measured, then compared with its truth."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -10,8 +10,9 @@ from common.histograms import RAW
 from configs.study import METHODS as FLAVOUR_OF
 from configs.study import Study
 from models.tagger import load_tagger
+from simulation.variants import get_variant
 from study.agreement import Agreement, agreement
-from study.conclude import CLOSURE, TRUE, Key
+from study.conclude import CLOSURE, SHAPE, TRUE, Key
 from study.counts import Array, Bootstrap
 from study.jets import FLAVOURS, Floats, Jets, read_jets
 from study.measure import METHODS, Sample, Selections, measure, working_points
@@ -34,6 +35,13 @@ class Outcome:
     efficiencies: dict[Key, tuple[float, float]] = field(default_factory=dict)
     """In data and MC."""
     agreements: list[Agreement] = field(default_factory=list)
+    shapes: dict[Key, Array] = field(default_factory=dict)
+    """Jensen-Shannon distance of the discriminator, [replicas]; the process in the place of the flavour."""
+
+    @property
+    def distances(self) -> dict[Key, Array]:
+        """|SF - 1| of every scale factor, and the distances of shapes."""
+        return {key: np.abs(factor - 1) for key, factor in self.results.items()} | self.shapes
 
     def add(self, key: tuple[str, str, str], measured: Measured) -> None:
         """Put in what was measured; the key is variant, flavour and method."""
@@ -53,6 +61,7 @@ def compare(study: Study, files: Files, taggers: dict[str, Path]) -> Outcome:
     read = {process: read_sample(study, MC, process, taggers) for process in study.mc.events}
     selections = selections_of(study, read[next(iter(read))][0])
     mc = {process: sample(study, selections, *both) for process, both in read.items()}
+    unweighted = {process: without_weights(each) for process, each in mc.items()}
     outcome = Outcome(selections)
     closure: dict[str, Sample] = {}
     # the closure first: variants of the detector are compared with its events
@@ -60,14 +69,16 @@ def compare(study: Study, files: Files, taggers: dict[str, Path]) -> Outcome:
         name = data_name(variant)
         read = {process: read_sample(study, name, process, taggers) for process in study.data.events}
         data = {process: sample(study, selections, *both) for process, both in read.items()}
-        for method, measured in measure(study, bootstrap, mc, data).items():
+        # as for the prescaled triggers of real multijets, simulation is made the way the data are
+        alike = mc if get_variant(variant).is_data else unweighted
+        for method, measured in measure(study, bootstrap, alike, data).items():
             outcome.add((variant, METHODS[method][1], method), measured)
-        outcome.agreements.extend(agreements(study, variant, mc, data))
+        add_agreements(study, bootstrap, outcome, variant, (data, alike))
         # from here on the truth is known
         known = {process: with_truth(each, files[name][process]) for process, each in data.items()}
         for process, each in known.items():
             twin = closure.get(process)
-            nominal = twin if twin is not None and twin.generated == each.generated else mc[process]
+            nominal = twin if twin is not None and twin.generated == each.generated else alike[process]
             counts = [other.inside(study, bootstrap, "jets") for other in (each, nominal)]
             flavour = FLAVOUR_OF[process]
             outcome.add((variant, flavour, TRUE), true_efficiencies(counts[0], counts[1], flavour))
@@ -83,13 +94,22 @@ def selections_of(study: Study, jets: Jets) -> Selections:
     return working_points(study, scores, jets.weights["jets"][chosen])
 
 
-def agreements(study: Study, variant: str, mc: dict[str, Sample], data: dict[str, Sample]) -> Iterable[Agreement]:
+def add_agreements(
+    study: Study,
+    bootstrap: Bootstrap,
+    outcome: Outcome,
+    variant: str,
+    samples: tuple[Mapping[str, Sample], Mapping[str, Sample]],
+) -> None:
     """Data/MC of the discriminator, for each tagger and process."""
+    data, mc = samples
     for tagger in study.names:
         for process in data:
-            observed, expected = data[process].jets, mc[process].jets
-            scores = observed.scores[tagger, RAW], expected.scores[tagger, RAW]
-            yield agreement((variant, process, tagger), observed, expected, study.pt_bins, scores)
+            pair = data[process].jets, mc[process].jets
+            scores = pair[0].scores[tagger, RAW], pair[1].scores[tagger, RAW]
+            found, distances = agreement((variant, process, tagger), pair, study.pt_bins, scores, bootstrap)
+            outcome.agreements.append(found)
+            outcome.shapes[variant, process, SHAPE, tagger, ""] = distances
 
 
 def read_sample(
@@ -116,6 +136,12 @@ def sample(study: Study, selections: Selections, jets: Jets, negative: dict[str,
     flipped = None if negative is None else selections.passed(negative)
     tagger, cut = selections.tag
     return Sample(jets, selections.passed(scores), flipped, np.asarray(scores[tagger] > cut))
+
+
+def without_weights(mc: Sample) -> Sample:
+    """The same without generator weights: jets of `qcd` with the bias to high pT that hidden samples of it have."""
+    weights = {region: np.sign(weight) for region, weight in mc.jets.weights.items()}
+    return replace(mc, jets=replace(mc.jets, weights=weights))
 
 
 def with_truth(data: Sample, files: Iterable[Path]) -> Sample:

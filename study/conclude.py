@@ -9,6 +9,8 @@ from study.counts import Array
 
 TRUE = "truth"
 """The method that is none."""
+SHAPE = "shape"
+"""Data/MC of the discriminator."""
 CLOSURE = "mc"
 """The variant that is no mismodelling."""
 
@@ -63,25 +65,29 @@ def with_error(values: Array) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A tagger against the reference, over all variants but the closure."""
+    """A tagger against the reference, over all variants but the closure.
+
+    The distance is |SF - 1|, or that of the shapes of the discriminator in data and MC.
+    """
 
     flavour: str
+    """Or the process."""
     method: str
     working_point: str
     tagger: str
     variants: int
     off_reference: float
-    """Mean |SF - 1| of the reference tagger."""
+    """Mean distance, of the reference tagger."""
     off_reference_error: float
     off: float
     """Of this tagger."""
     off_error: float
     gain: float
-    """Of the reference minus of this one: positive if this tagger's scale factors are closer to 1."""
+    """Of the reference minus of this one: positive if this tagger is closer."""
     gain_error: float
     """Of the difference in each replica: what both taggers share drops out."""
     best: int
-    """Variants in which this tagger is closer to 1."""
+    """Variants in which this tagger is closer."""
 
     @property
     def verdict(self) -> str:
@@ -91,51 +97,53 @@ class Comparison:
         return "closer" if self.gain > 0 else "farther"
 
 
-def comparisons(results: Mapping[Key, Array], reference: str) -> list[Comparison]:
-    """Every tagger against the reference; |SF - 1| of a noisy scale factor is too large, of both taggers alike."""
+def comparisons(distances: Mapping[Key, Array], reference: str) -> list[Comparison]:
+    """Every tagger against the reference; a distance that is noisy is too large, of both taggers alike.
+
+    Args:
+        distances: [replicas] each
+        reference: name of the tagger
+    """
     found = []
-    groups = dict.fromkeys(key[1:] for key in results)
-    variants = [name for name in dict.fromkeys(key[0] for key in results) if name != CLOSURE]
+    groups = dict.fromkeys(key[1:] for key in distances)
+    variants = [name for name in dict.fromkeys(key[0] for key in distances) if name != CLOSURE]
     for flavour, method, tagger, point in groups:
         if tagger == reference or not variants:
             continue
         off, other = (
-            np.stack([np.abs(results[variant, flavour, method, name, point] - 1) for variant in variants])
+            np.stack([distances[variant, flavour, method, name, point] for variant in variants])
             for name in (tagger, reference)
         )
-        found.append(
-            Comparison(
-                flavour,
-                method,
-                point,
-                tagger,
-                len(variants),
-                *with_error(other.mean(axis=0)),
-                *with_error(off.mean(axis=0)),
-                *with_error((other - off).mean(axis=0)),
-                int((off[:, 0] < other[:, 0]).sum()),
-            )
-        )
+        mean, error = with_error(other.mean(axis=0))
+        own, own_error = with_error(off.mean(axis=0))
+        gain, gain_error = with_error((other - off).mean(axis=0))
+        best = int((off[:, 0] < other[:, 0]).sum())
+        key = (flavour, method, point, tagger, len(variants))
+        found.append(Comparison(*key, mean, error, own, own_error, gain, gain_error, best))
     return found
 
 
 def sentences(found: Iterable[Comparison], reference: str) -> list[str]:
-    """What the true scale factors say, a sentence for each tagger and flavour, and one for all."""
-    true = [each for each in found if each.method == TRUE]
+    """What the true scale factors and the shapes say, a sentence for each tagger, and one for all."""
+    told = [each for each in found if each.method in (TRUE, SHAPE)]
     lines = []
-    for each in true:
+    for each in told:
         change = 100 * each.gain / each.off_reference if each.off_reference else float("nan")
+        of = f"{each.flavour} jets, {each.working_point}: mean |SF - 1|"
+        what = of if each.method == TRUE else f"{each.flavour}: mean JS distance of data and MC"
         lines.append(
-            f"{each.tagger}, {each.flavour} jets, {each.working_point}: mean |SF - 1| over {each.variants} variants is "
+            f"{each.tagger}, {what} over {each.variants} variants is "
             f"{each.off:.4f}, of {reference} {each.off_reference:.4f}; the difference is "
             f"{each.gain:+.4f} ± {each.gain_error:.4f} ({change:+.0f} %): {each.verdict} "
             f"(closer in {each.best} of {each.variants} variants)"
         )
-    for tagger in dict.fromkeys(each.tagger for each in true):
-        verdicts = [each.verdict for each in true if each.tagger == tagger]
-        lines.append(
-            f"{tagger} against {reference}: closer to 1 in {verdicts.count('closer')}, farther in "
-            f"{verdicts.count('farther')}, no difference in {verdicts.count('no difference')} of {len(verdicts)} "
-            "pairs of flavour and working point"
-        )
+    for method, what in ((TRUE, "pairs of flavour and working point"), (SHAPE, "processes")):
+        for tagger in dict.fromkeys(each.tagger for each in told):
+            verdicts = [each.verdict for each in told if (each.tagger, each.method) == (tagger, method)]
+            title = "scale factors closer to 1" if method == TRUE else "discriminator of data closer to MC"
+            lines.append(
+                f"{tagger} against {reference}: {title} in {verdicts.count('closer')}, farther in "
+                f"{verdicts.count('farther')}, no difference in {verdicts.count('no difference')} of {len(verdicts)} "
+                f"{what}"
+            )
     return lines

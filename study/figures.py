@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,6 +12,7 @@ from matplotlib.lines import Line2D
 from plots.catalogue import About
 from plots.jobs import Job
 from plots.panels import MARKERS, grid_of, legend, say_if_empty
+from plots.residual_figures import names_below
 from plots.style import LINES, cms_style, headline, plain
 from study.agreement import Agreement
 from study.conclude import TRUE, Comparison, Row
@@ -85,7 +87,7 @@ def _by_variant(
     variants, taggers = (list(dict.fromkeys(getattr(row, name) for row in rows)) for name in ("variant", "tagger"))
     with cms_style():
         figure, panels = grid_of(len(keys))
-        _room_below(figure)
+        names_below(figure)
         for axes, (title, key) in zip(panels, keys.items(), strict=True):
             axes.axhline(words[1], color="black", linewidth=0.8)
             for row in (row for row in rows if key_of(row) == key):
@@ -114,7 +116,7 @@ def distances(found: Sequence[Comparison], *, label: str = "Simulation") -> Figu
     taggers = list(dict.fromkeys(row.tagger for row in rows))
     with cms_style():
         figure, panels = grid_of(len(keys))
-        _room_below(figure)
+        names_below(figure)
         for axes, (flavour, point) in zip(panels, keys, strict=True):
             for row in (row for row in rows if (row.flavour, row.working_point) == (flavour, point)):
                 axes.axhline(row.off_reference, color="black", linewidth=0.8)
@@ -130,7 +132,7 @@ def distances(found: Sequence[Comparison], *, label: str = "Simulation") -> Figu
         return figure
 
 
-def _look(i: int) -> dict[str, object]:
+def _look(i: int) -> dict[str, Any]:
     colour = ("black", *LINES)[i % (1 + len(LINES))]
     return {"color": colour, "marker": MARKERS[i % len(MARKERS)], "linestyle": "none"}
 
@@ -139,11 +141,3 @@ def _names(axes: Axes, names: Sequence[str]) -> None:
     axes.set_xticks(range(len(names)), [plain(name, 18) for name in names], rotation=35, ha="right", fontsize=11)
     axes.tick_params(axis="x", which="minor", bottom=False, top=False)
     axes.set_xlim(-0.6, len(names) - 0.4)
-
-
-def _room_below(figure: Figure) -> None:
-    """Names of variants are long, and stand below every panel."""
-    rows = figure.axes[0].get_gridspec().nrows
-    figure.set_figheight(figure.get_figheight() + 1.1 * rows)
-    height = figure.get_figheight()
-    figure.subplots_adjust(bottom=1.5 / height, top=1 - 0.5 / height, hspace=0.45)

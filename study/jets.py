@@ -87,10 +87,17 @@ def read_jets(folder: Path, process: str, discriminator: str, features: str, *, 
         pt=scores["jet_pt"],
         flavour=None if (code == NO_TRUTH).all() else np.array([CODES[name] for name in CLASSES], np.int8)[code],
         weights={region: scores[f"weight__{region}"] for region in REGIONS},
-        scores={(*name.split("__")[:2],): column for name, column in scores.items() if name.endswith(end)},
+        scores={
+            (name.split("__")[0], name.split("__")[1]): column for name, column in scores.items() if name.endswith(end)
+        },
         vertex_mass=np.where(np.isfinite(mass), mass, -1.0),
         inputs=kept,
     )
+
+
+def _tagger_attack(column: str) -> tuple[str, str]:
+    tagger, attack, _ = column.split("__")
+    return tagger, attack
 
 
 def _sorted(table: Any) -> dict[str, NDArray[Any]]:

@@ -6,7 +6,7 @@ import numpy as np
 
 from configs.study import Study
 from simulation.detector.reconstruct import MAX_EVENTS
-from study.counts import Array, Bootstrap, Counts, count, like_data
+from study.counts import Array, Bootstrap, Counts, Ints, count, like_data
 from study.fit import Templates, fit, histograms
 from study.jets import Bools, Floats, Jets
 from study.methods import Measured, negative_tags, probes, subtracted
@@ -57,7 +57,7 @@ def working_points(study: Study, light: dict[str, Floats], weight: Floats) -> Se
 def _quantile(values: Floats, weight: Floats, fraction: float) -> float:
     order = np.argsort(values)
     below = np.cumsum(weight[order]) / weight.sum()
-    return float(values[order][min(np.searchsorted(below, fraction), len(order) - 1)])
+    return float(values[order][min(int(np.searchsorted(below, fraction)), len(order) - 1)])
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Sample:
         """Which generated events these are: variants of the detector share them."""
         return int(self.jets.event[0]) // MAX_EVENTS if len(self.jets) else -1
 
-    def counts(self, study: Study, bootstrap: Bootstrap, rows: Array, weight: Floats, passed: Bools) -> Counts:
+    def counts(self, study: Study, bootstrap: Bootstrap, rows: Ints, weight: Floats, passed: Bools) -> Counts:
         """Counts of some of the jets, given their rows, and weights and decisions of all."""
         jets = self.jets
         replicas = bootstrap.weights(jets.event[rows])

@@ -70,8 +70,9 @@ def flipped(values: Floats, present: Bools, features: FeatureSet) -> tuple[Float
     removed = ~(there[:, flight[0]] & (new[:, flight[0]] > 0))
     eta_rel = [i for name, i in places.items() if name.startswith("trackEtaRel_")]
     gone = [*(places[name] for name in VERTEX), *eta_rel]
-    new[np.ix_(removed, [*gone, *(places[name] for name in COUNTS)])] = 0
-    there[np.ix_(removed, gone)] = False
+    rows = np.flatnonzero(removed)[:, None]
+    new[rows, [*gone, *(places[name] for name in COUNTS)]] = 0
+    there[rows, gone] = False
     new[removed, category] = NO_VERTEX
     return new, there
 

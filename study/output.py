@@ -26,7 +26,7 @@ TABLE, NUMBERS, FIGURES = "study.csv", "study.json", "figures"
 def write_outcome(study: Study, outcome: Outcome) -> Path:
     """Write tables and figures into the output folder, and return it."""
     table = rows(outcome.results, outcome.efficiencies)
-    found = comparisons(outcome.results, study.first)
+    found = comparisons(outcome.distances, study.first)
     write_csv(study.output / TABLE, table)
     attacked, true = uncertainties(study, outcome), true_shifts(table)
     if attacked:

@@ -28,7 +28,7 @@ def run_study(study: Study, *, progress: bool = True) -> Path:
         if name != "train":
             evaluate_sample(evaluation_analysis(study, name, files[name], taggers), progress=progress)
     outcome = compare(study, files, taggers)
-    for line in sentences(comparisons(outcome.results, study.first), study.first):
+    for line in sentences(comparisons(outcome.distances, study.first), study.first):
         typer.echo(line)
     return write_outcome(study, outcome)
 

@@ -22,13 +22,13 @@ from study.truth import true_flavours
 EVENTS = {"ttbar-dilepton": 150, "wc": 150, "qcd": 100}
 
 
-def settings(taggers, **changes):
+def settings(files, /, **changes):
     return {
         "output": "out",
         "mc": {"seed": 3, "events": EVENTS},
         "data": {"seed": 4, "events": EVENTS},
         "variants": ["mc", "ip-resolution"],
-        "taggers": {name: str(path) for name, path in taggers.items()},
+        "taggers": {name: str(path) for name, path in files.items()},
         "attacks": {"noise": {"kind": "noise", "epsilon": 0.05}},
         "evaluate_with": ["noise"],
         "working_points": {"loose": 0.5},
@@ -40,7 +40,7 @@ def settings(taggers, **changes):
 
 def write(folder, **keys):
     path = folder / "study.yaml"
-    path.write_text(yaml.safe_dump(keys))
+    path.write_text(yaml.safe_dump(keys, sort_keys=False))
     return path
 
 
@@ -207,7 +207,7 @@ def test_taggers_are_trained(finished, tmp_path):
         "simulation": str(finished.simulation),
         "mc": {"seed": 3, "events": {"wc": 150}},
         "data": {"seed": 4, "events": {"wc": 150}},
-        "train": {"seed": 5, "events": {"wc": 200}},
+        "train": {"seed": 5, "events": {"qcd-bb": 150, "wc": 150}},
         "variants": ["mc"],
         "attacks": {"fgsm": {"kind": "fgsm", "epsilon": 0.01}},
         "training": {"nominal": {"epochs": 1}, "robust": {"epochs": 1, "attack": "fgsm"}},
