@@ -21,24 +21,24 @@ STARTED = "local.pid"
 
 def submit(folder: Path) -> str:
     """Start the runner, which outlives this process; return its number."""
-    root = Path(__file__).parent.parent
-    with (folder / "local.log").open("a") as log:
-        runner = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-m", "condor.local", str(folder.resolve())],
-            cwd=root,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    (folder / STARTED).write_text(f"{runner.pid} {_started(runner.pid)}")
-    return str(runner.pid)
+    root = str(Path(__file__).parent.parent)
+    log = (os.POSIX_SPAWN_OPEN, 1, str(folder / "local.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    pid = os.posix_spawn(
+        sys.executable,
+        [sys.executable, "-m", "condor.local", str(folder.resolve())],
+        os.environ | {"PYTHONPATH": root},
+        file_actions=[(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0), log, (os.POSIX_SPAWN_DUP2, 1, 2)],
+        setsid=True,
+    )
+    (folder / STARTED).write_text(f"{pid} {_started(pid)}")
+    return str(pid)
 
 
 def _started(pid: int) -> str:
-    """When a process started, as the kernel counts; empty if there is none."""
+    """When a process started, as the kernel counts; empty if there is none, or it has ended."""
     with suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return "" if state == "Z" else fields[18]
     return ""
 
 

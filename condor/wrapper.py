@@ -9,9 +9,11 @@ MALLOC = {"MALLOC_TRIM_THRESHOLD_": "134217728", "MALLOC_MMAP_THRESHOLD_": "3355
 ENVIRONMENT = "environment.tar.gz"
 RUN = """\
 run() {
+    child= asked=
+    trap 'asked=yes; [ -z "$child" ] || kill -TERM "$child"' TERM
     "$python" code/advtag.py "$@" < /dev/null &
     child=$!
-    trap 'kill -TERM "$child"' TERM
+    [ -z "$asked" ] || kill -TERM "$child"
     wait "$child"; code=$?
     while kill -0 "$child" 2> /dev/null; do wait "$child"; code=$?; done
     trap - TERM

@@ -83,11 +83,12 @@ def test_sigterm_reaches_the_program(tmp_path):
     )
     environment = {"PATH": os.environ["PATH"], "ADVTAG_PYTHON": sys.executable}
     (tmp_path / "job.sh").write_text(wrapper(job("local", commands=(("x",),))))
-    process = subprocess.Popen(["/bin/sh", "job.sh"], cwd=tmp_path, stdout=subprocess.PIPE, text=True, env=environment)
-    assert process.stdout.readline() == "up\n"
-    process.terminate()
-    assert process.wait(timeout=20) == 85
-    process.stdout.close()
+    with subprocess.Popen(
+        ["/bin/sh", "job.sh"], cwd=tmp_path, stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stdout.readline() == "up\n"
+        process.terminate()
+        assert process.wait(timeout=60) == 85
 
 
 def submit_file(text):

@@ -9,18 +9,23 @@ import pytest
 
 from common.errors import AdvtagError
 from condor.again import logs, remove, resubmit
-from condor.collect import collect_training
+from condor.collect import collect_training, done_parts
 from condor.events import read_events
 from condor.htcondor import submit_description
 from condor.job import Item, Job
 from condor.ledger import read_ledger
 from condor.pool import queue
+from condor.process import submit_parts
 from condor.state import DONE, ENDED, FAILED, HELD, IDLE, REMOVED, RUNNING
 from condor.status import states, why_idle
 from condor.train import Sweep, submit_training
+from configs.load import load_analysis
 from configs.sites import load_site
+from processors.jobs import make_columns, make_histograms
+from processors.parts import expected, parts_of, put_together
 from tests.condor.conftest import odd_place  # noqa: F401 - a fixture
 from tests.htcondor.conftest import wait_until
+from tests.htcondor.test_pool import check_columns, check_histograms
 
 pytestmark = pytest.mark.htcondor
 SMALL = [f"python={sys.executable}", "memory=1GB", "disk=100MB"]
@@ -165,6 +170,67 @@ def test_a_dag_is_rescued(submit):
     target, _ = collect_training(folder, ledger)
     assert sorted(path.name for path in (target / "evaluation").iterdir()) == ["nominal-seed1", "nominal-seed2"]
     assert (target / "evaluation/nominal-seed1/evaluation.json").exists()
+
+
+def test_parts_of_files_give_what_one_process_does(pool, simulated, taggers, write_config, tmp_path):
+    """Columns, histograms and scores; a part that fails is missed, and put right."""
+
+    def config(name):
+        return write_config(
+            name,
+            features="deepcsv",
+            datasets={"ttbar": {"files": str(simulated / "ttbar_mc_11_*.root"), "cross_section": 500.0}},
+            columns={"datasets": ["ttbar"]},
+            attacks={"fgsm": {"kind": "fgsm", "epsilon": 0.05}},
+            histograms={
+                "datasets": ["ttbar"],
+                "taggers": {"nominal": str(taggers["nominal"])},
+                "attacks": ["fgsm"],
+                "precision": "float64",
+                "scores": True,
+            },
+            run={"executor": "iterative", "chunksize": 60},
+        )
+
+    here, there = (load_analysis(config(name)) for name in ("here", "there"))
+    make_columns(here, progress=False)
+    make_histograms(here, progress=False)
+    sites = {"columns": load_site("generic", [*SMALL, "shared=true"])}
+    sites["histograms"] = load_site("generic", [*SMALL, "shared=true", "retries=0", "directives={hold: 'true'}"])
+    with pytest.raises(AdvtagError, match=r"_000.root: a file of this machine, which jobs at this site do not see"):
+        submit_parts(there, "columns", parts := parts_of(there, "columns", 1), {}, "x", load_site("generic", SMALL))
+    assert [part.events for part in parts] == [150, 150]
+    folders = {}
+    for verb, site in sites.items():
+        submit_parts(there, verb, parts_of(there, verb, 1, progress=False), expected(parts), "generic", site)
+        folders[verb] = there.output / "jobs" / f"{verb}-1"
+    broken = folders["histograms"] / "items/ttbar-0001/part.json"
+    whole = broken.read_text()
+    broken.write_text(whole.replace("root", "tree"))
+    subprocess.run(["condor_release", "-all"], check=True, capture_output=True)
+    for verb, folder in folders.items():
+        ledger = read_ledger(folder)
+        found = ended(folder, ledger)
+        if verb == "histograms":
+            assert [state.word for state in found.values()] == [DONE, FAILED]
+            assert ".tree" in found["histograms/ttbar-0001"].reason
+            with pytest.raises(AdvtagError, match="1 of 2 results are missing"):
+                done_parts(folder, ledger)
+            outputs, _ = done_parts(folder, ledger, allow_missing=True)
+            with pytest.raises(AdvtagError, match="150 events are missing"):
+                put_together(verb, outputs, there.output, ledger.expected)
+            broken.write_text(whole)
+            subprocess.run(["sed", "-i", "s/^hold.*//", folder / "histograms.sub"], check=True)
+            resubmit(folder, ledger)
+            assert {state.word for state in ended(folder, ledger).values()} == {DONE}
+        put_together(verb, done_parts(folder, ledger)[0], there.output, ledger.expected)
+    check_columns(here.output, there.output)
+    check_histograms(here.output, there.output)
+    pages = [json.loads((output / "scores/manifest.json").read_text()) for output in (here.output, there.output)]
+    assert pages[0]["datasets"] == pages[1]["datasets"]
+    assert {path.name for path in (here.output / "scores/ttbar").iterdir()} == {
+        path.name for path in (there.output / "scores/ttbar").iterdir()
+    }
 
 
 def test_two_hundred_jobs_in_one_call_and_removed(submit):
