@@ -15,9 +15,9 @@ class Events:
     """Cluster and process."""
     starts: int = 0
     evictions: int = 0
-    failures: int = 0
-    """Ends with an exit code that is none of success."""
     exit_code: int | None = None
+    last: str = ""
+    """Number of the newest kind of event."""
     ended: str = ""
     """Why it was removed, if it was."""
 
@@ -35,6 +35,7 @@ def read_events(path: Path) -> Events:
         if match[1] == "000":
             events = Events(f"{int(match[2])}.{int(match[3])}")
         _count(events, match[1], entry)
+        events.last = match[1]
     return events
 
 
@@ -48,4 +49,5 @@ def _count(events: Events, kind: str, entry: str) -> None:
         signal = re.search(r"signal (\d+)", entry)
         events.exit_code = int(code[1]) if code else -int(signal[1]) if signal else None
     elif kind == "009":
+        events.evictions -= events.last == "004"  # a running job that is removed is first evicted
         events.ended = " ".join(entry.split("\n", 1)[-1].split()) or "removed"

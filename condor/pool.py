@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import AdvtagError
+from condor import bindings
 from condor.ledger import Ledger
 from condor.state import HELD, IDLE, RUNNING, State
 from condor.tell import tell
@@ -28,11 +29,13 @@ ATTRIBUTES = "ClusterId,ProcId,AdvtagItem,AdvtagStage,JobStatus,HoldReason,HoldR
 
 
 def submit(folder: Path, ledger: Ledger, description: str) -> str:
-    """Submit a description in a folder; return the number of the cluster.
+    """Submit a description in a folder, with HTCondor's Python module or its program; return the number of the cluster.
 
     Raises:
         AdvtagError: HTCondor does not take the jobs; none of them is in the queue
     """
+    if not ledger.site["spool"] and bindings.fits():
+        return bindings.submit(folder, description)
     options = ["-spool"] if ledger.site["spool"] else []
     told = tell(["condor_submit", "-terse", *options, description], folder, what="the jobs cannot be submitted")
     match = re.search(r"^(\d+)\.\d+ - \d+\.\d+", told, re.MULTILINE)

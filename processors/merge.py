@@ -49,8 +49,8 @@ def merge(
     with whole_folder(output) as aside:
         for name, parts in of_dataset.items():
             merged = _one_dataset(name, parts)
-            for path, events in (expected or {}).get(name, {}).items():
-                merged.datasets[name].files.setdefault(path, {"expected_events": events, "events": 0})
+            for place, events in (expected or {}).get(name, {}).items():
+                merged.datasets[name].files.setdefault(place, {"expected_events": events, "events": 0})
             if config is not None:
                 merged.provenance["config"] = config
             lost = missing_of(merged.datasets[name].files)

@@ -16,11 +16,12 @@ import pyarrow.parquet as pq
 from attacks.build import build_attacks
 from common.errors import AdvtagError
 from common.files import whole_folder
+from configs.regions import Region
 from configs.schema import Analysis
 from models.features import load_features
 from models.tagger import load_tagger
 from processors.corrections import Corrections
-from processors.fileset import File
+from processors.fileset import Also, File
 from processors.merge import Books, added_book, merge, missing_of
 from processors.preselection import preselection
 from processors.scores import SCORES
@@ -55,7 +56,8 @@ def parts_of(
         raise AdvtagError(f"configuration: `advtag {verb}` needs the key `{verb}`")
     features = load_features(analysis.features)
     datasets = {name: analysis.datasets[name] for name in wanted.datasets}
-    regions, also = (), {}
+    regions: tuple[Region, ...] = ()
+    also: Also = {}
     if verb == "histograms" and analysis.histograms is not None:
         build_attacks({name: analysis.attacks[name] for name in analysis.histograms.attacks})
         for path in analysis.histograms.taggers.values():
@@ -144,7 +146,7 @@ def merge_rows(
             if manifest.get(key) != first.get(key):
                 raise AdvtagError(f"{folder}: other {key} than the other parts: of another job")
     pages = _pages(manifests, expected)
-    lost = [
+    lost: list[dict[str, Any]] = [
         {"dataset": name, "file": path, "start": start, "stop": stop}
         for name, page in pages.items()
         for path, start, stop in missing_of(page["files"])

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import AdvtagError
+from condor import bindings
 from condor.again import logs, remove, resubmit
 from condor.collect import collect_training, done_parts
 from condor.events import read_events
@@ -233,7 +234,14 @@ def test_parts_of_files_give_what_one_process_does(pool, simulated, taggers, wri
     }
 
 
-def test_two_hundred_jobs_in_one_call_and_removed(submit):
+@pytest.mark.parametrize("module", [True, False])
+def test_two_hundred_jobs_in_one_call_and_removed(submit, monkeypatch, module):
+    """Through HTCondor's Python module and through condor_submit."""
+    if module:
+        pytest.importorskip("htcondor2")
+    else:
+        monkeypatch.setitem(sys.modules, "htcondor2", None)
+    assert bindings.fits() is module
     folder, ledger = submit("cpus=4", trainings=("nominal",), seeds=range(200))
     assert len(ledger.numbers) == 1
     found = queue(ledger)
@@ -251,19 +259,27 @@ def test_held_jobs_say_why(submit):
     assert state.reason == "submitted on hold at user's request"
 
 
+REFUSED = [
+    (["gpus=1", "gpu_memory=80GB"], "no machine .*: gpu_memory: 76294 MB asked for, 47661 MB is the most"),
+    (["gpus=1", "gpu_capability=9.5"], "gpu_capability: 9.5 asked for, 8 is the most"),
+    (["gpus=5"], "gpus: 5 asked for, 4 is the most"),
+    (["cpus=400"], "cpus: 400 asked for"),
+    (["image=/no/such/image.sif"], "there is no /no/such/image.sif"),
+]
+REFUSED_BY_HTCONDOR = [
+    (["max_jobs=900"], "cannot be submitted: .* would exceed MAX_JOBS_PER_SUBMISSION"),
+    (["directives={request_cpus: '(('}"], r"cannot be submitted: .*RequestCpus = \(\("),
+]
+
+
 @pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["gpus=1", "gpu_memory=80GB"], "no machine .*: gpu_memory: 76294 MB asked for, 47661 MB is the most"),
-        (["gpus=1", "gpu_capability=9.5"], "gpu_capability: 9.5 asked for, 8 is the most"),
-        (["gpus=5"], "gpus: 5 asked for, 4 is the most"),
-        (["cpus=400"], "cpus: 400 asked for"),
-        (["max_jobs=900"], "cannot be submitted: .*MAX_JOBS_PER_SUBMISSION"),
-        (["directives={request_cpus: '(('}"], "cannot be submitted"),
-        (["image=/no/such/image.sif"], "there is no /no/such/image.sif"),
-    ],
+    ("module", "options", "message"),
+    [(module, *case) for module in (True, False) for case in REFUSED_BY_HTCONDOR]
+    + [(False, *case) for case in REFUSED],
 )
-def test_refused_and_nothing_left(submit, odd_place, options, message):  # noqa: F811
+def test_refused_and_nothing_left(submit, odd_place, monkeypatch, module, options, message):  # noqa: F811
+    if not module:
+        monkeypatch.setitem(sys.modules, "htcondor2", None)
     with pytest.raises(AdvtagError, match=message):
         submit(*options, trainings=("nominal",), seeds=range(301))
     assert not list((odd_place.folder / "out/jobs").glob("*"))
