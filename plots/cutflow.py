@@ -58,6 +58,9 @@ def cutflow(
         if data.any():
             upper.errorbar(x, data, yerr=poisson_errors(data), fmt="o", color="black", markersize=5, label="data")
         upper.set_yscale("log")
+        drawn = [patch.get_height() for patch in upper.patches if patch.get_height() > 0] + list(data[data > 0])
+        if drawn:
+            upper.set_ylim(bottom=0.5 * min(drawn))
         upper.set_ylabel("events")
         lower.set_ylabel("part left")
         lower.set_yscale("log")
