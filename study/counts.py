@@ -7,6 +7,7 @@ measurement, the background and the reweighting of the simulation included.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,13 +35,22 @@ class Bootstrap:
         Args:
             event: event numbers of one sample; they tell process, generator and seed (`reconstruct.event_offset`)
         """
-        drawn = np.ones((1 + self.replicas, len(event)))
-        sample, number = (int(event[0]) // MAX_EVENTS, event % MAX_EVENTS) if len(event) else (0, event)
-        size = int(number.max(initial=-1)) + 1
-        for replica in range(1, 1 + self.replicas):
-            rng = np.random.default_rng([self.seed, sample, replica])
-            drawn[replica] = np.searchsorted(_POISSON, rng.random(size, np.float32), side="right")[number]
-        return drawn
+        if not len(event):
+            return np.ones((1 + self.replicas, 0))
+        sample, number = int(event[0]) // MAX_EVENTS, event % MAX_EVENTS
+        size = 1 << int(number.max()).bit_length()  # few sizes, so that samples are drawn once
+        found: Array = _weights(self.replicas, self.seed, sample, size)[:, number].astype(np.float64)
+        return found
+
+
+@lru_cache(maxsize=16)
+def _weights(replicas: int, seed: int, sample: int, size: int) -> NDArray[np.uint8]:
+    """Weights of the first events of a sample, [1 + replicas, size]; more events do not change them."""
+    drawn = np.ones((1 + replicas, size), np.uint8)
+    for replica in range(1, 1 + replicas):
+        rng = np.random.default_rng([seed, sample, replica])
+        drawn[replica] = np.searchsorted(_POISSON, rng.random(size, np.float32), side="right")
+    return drawn
 
 
 @dataclass(frozen=True)

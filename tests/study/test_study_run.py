@@ -73,7 +73,7 @@ def test_every_scale_factor_is_in_the_table(finished):
     assert len(rows) == 8 * 2 * 2  # methods, variants, taggers; one working point
     page = json.loads((finished.output / "study.json").read_text())
     assert page["config"]["bootstrap"] == 10
-    assert {row["flavour"] for row in page["comparisons"]} == {"b", "c", "light"}
+    assert {row["flavour"] for row in page["comparisons"]} == {"b", "c", "light", *EVENTS}
     assert len(page["uncertainty_from_attacks"]) == 3 * 2
     assert (finished.output / "residual.csv").is_file()
     assert len(list((finished.output / "figures").glob("*.png"))) == 5
@@ -207,7 +207,7 @@ def test_taggers_are_trained(finished, tmp_path):
         "simulation": str(finished.simulation),
         "mc": {"seed": 3, "events": {"wc": 150}},
         "data": {"seed": 4, "events": {"wc": 150}},
-        "train": {"seed": 5, "events": {"qcd-bb": 150, "wc": 150}},
+        "train": {"seed": 5, "events": {"ttbar": 500}},
         "variants": ["mc"],
         "attacks": {"fgsm": {"kind": "fgsm", "epsilon": 0.01}},
         "training": {"nominal": {"epochs": 1}, "robust": {"epochs": 1, "attack": "fgsm"}},
