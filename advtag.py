@@ -5,6 +5,7 @@ Rooms are imported inside the verbs, so that `advtag --help` does not wait for t
 
 import signal
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -62,15 +63,19 @@ def _analysis(config: Path, overrides: list[str] | None, dry_run: bool = False, 
 
 def _say_where(analysis: Any) -> None:
     """Before a job: the cluster, and a grid proxy that will not do."""
-    from processors.proxy import proxy_problem
-
     if analysis.run.executor == "dask" and analysis.run.cluster is not None:
         from rich.console import Console
 
         from processors.clusters import cluster_table
 
         Console(stderr=True).print(cluster_table(analysis.run.cluster))
-    problem = proxy_problem(file for dataset in analysis.datasets.values() for file in dataset.files)
+    _warn_of_proxy(file for dataset in analysis.datasets.values() for file in dataset.files)
+
+
+def _warn_of_proxy(files: Iterable[str]) -> None:
+    from processors.proxy import proxy_problem
+
+    problem = proxy_problem(files)
     if problem is not None:
         typer.echo(f"advtag: warning: {problem}", err=True)
 
@@ -80,11 +85,14 @@ def _submit_parts(analysis: Any, verb: Any, jobs: Any, anyway: bool, dry_run: bo
     from condor.process import submit_parts
     from configs.sites import load_site
     from processors.parts import expected, parts_of
+    from processors.proxy import find_proxy
 
     site, options, files_per_job, name = jobs
     where = load_site(site, options)
     parts = parts_of(analysis, verb, files_per_job, progress=progress)
-    return submit_parts(analysis, verb, parts, expected(parts), site, where, name, anyway=anyway, dry_run=dry_run)
+    _warn_of_proxy(place for part in parts for place in part.files)
+    known = {"proxy": find_proxy() is not None, "anyway": anyway, "dry_run": dry_run}
+    return submit_parts(analysis, verb, parts, expected(parts), site, where, name, **known)
 
 
 def _list_samples(wanted: bool) -> None:
@@ -557,9 +565,12 @@ def submit(
     from condor.sweep import numbers
     from condor.train import Sweep, submit_training
     from configs.sites import load_site
+    from processors.proxy import find_proxy
 
     chosen = numbers(seeds) if seeds is not None else ()
-    sweep = Sweep(tuple(training or ()), tuple(chosen), folds, tuple(settings or ()), evaluate, columns)
+    proxy = find_proxy() is not None
+    sweep = Sweep(tuple(training or ()), tuple(chosen), folds, tuple(settings or ()), evaluate, columns, proxy)
+    _warn_of_proxy([columns] if columns else [])
     where = load_site(site, option or ())
     typer.echo(submit_training(config, overrides or (), site, where, sweep, name, anyway=anyway, dry_run=dry_run))
 

@@ -8,10 +8,10 @@ from typing import Any
 from common.errors import AdvtagError
 from condor import bindings
 from condor.ledger import Ledger
-from condor.state import HELD, IDLE, RUNNING, State
+from condor.state import ENDING, HELD, IDLE, RUNNING, State
 from condor.tell import tell
 
-STATES = {1: IDLE, 2: RUNNING, 3: "removed", 4: "ending", 5: HELD, 6: RUNNING, 7: "suspended"}
+STATES = {1: IDLE, 2: RUNNING, 3: "removed", 4: ENDING, 5: HELD, 6: RUNNING, 7: "suspended"}
 """HTCondor's JobStatus (manual, Job ClassAd Attributes)."""
 SPOOLING = 16
 REASONS = {

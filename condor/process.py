@@ -47,6 +47,7 @@ def submit_parts(
     site: Site,
     name: str | None = None,
     *,
+    proxy: bool = False,
     anyway: bool = False,
     dry_run: bool = False,
 ) -> str:
@@ -60,6 +61,7 @@ def submit_parts(
         site_name: where, as the user says
         site: where
         name: of the submission
+        proxy: there is a grid proxy, which jobs get that read from a server
         anyway: do not compare the request with the machines of the pool
         dry_run: submit nothing
 
@@ -85,7 +87,7 @@ def submit_parts(
     ledger = new_ledger(folder.name, verb, site_name, site, {verb: items})
     scores = verb == "histograms" and analysis.histograms is not None and analysis.histograms.scores
     ledger.expected = {"files": expected, "config": analysis.model_dump(mode="json"), "scores": scores}
-    job = _job(ledger, verb, items, site, payload, parts)
+    job = _job(ledger, verb, items, site, payload, parts, proxy)
     if dry_run:
         with tempfile.TemporaryDirectory() as aside:
             write_submission(Path(aside) / folder.name, ledger, [job], configurations, payload)
@@ -96,7 +98,9 @@ def submit_parts(
     return watching(folder, ledger)
 
 
-def _job(ledger: Ledger, verb: str, items: Sequence[Item], site: Site, payload: Payload, parts: Sequence[Part]) -> Job:
+def _job(
+    ledger: Ledger, verb: str, items: Sequence[Item], site: Site, payload: Payload, parts: Sequence[Part], proxy: bool
+) -> Job:
     return Job(
         name=ledger.name,
         stage=verb,
@@ -105,7 +109,7 @@ def _job(ledger: Ledger, verb: str, items: Sequence[Item], site: Site, payload: 
         items=tuple(items),
         site=site,
         inputs=("config.yaml", PART, *(f"{TO_ITEMS}payload/{file}" for file in payload.files)),
-        proxy=any("://" in place for part in parts for place in part.files),
+        proxy=proxy and any("://" in place for part in parts for place in part.files),
     )
 
 

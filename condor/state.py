@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, replace
 
-DONE, FAILED, REMOVED, WAITING, IDLE, RUNNING, HELD, LOST = (
-    "done", "failed", "removed", "waiting", "idle", "running", "held", "lost",
+DONE, FAILED, REMOVED, WAITING, IDLE, RUNNING, ENDING, HELD, LOST = (
+    "done", "failed", "removed", "waiting", "idle", "running", "ending", "held", "lost",
 )  # fmt: skip
 ENDED = (DONE, FAILED, REMOVED, LOST)
 """Of which the batch system knows no more."""

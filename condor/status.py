@@ -12,7 +12,7 @@ from condor import local, pool, slurm
 from condor.events import read_events
 from condor.job import OUT, Item
 from condor.ledger import Ledger
-from condor.state import DONE, ENDED, FAILED, IDLE, LOST, REMOVED, RUNNING, WAITING, State
+from condor.state import DONE, ENDED, ENDING, FAILED, IDLE, LOST, REMOVED, RUNNING, WAITING, State
 
 LOOKS = 20
 """Running jobs that are asked how far they are; each costs a connection to its machine."""
@@ -36,7 +36,9 @@ def states(folder: Path, ledger: Ledger) -> dict[str, State]:
     found = {}
     for stage, item in ledger.items():
         place = f"{stage}/{item.label}"
-        found[place] = known.get(place) or ended(folder / "items" / item.label, alive=bool(known))
+        now, left = known.get(place), ended(folder / "items" / item.label, alive=bool(known))
+        # a spooled job stays in the queue after its end
+        found[place] = left if now is None or (now.word == ENDING and left.word in (DONE, FAILED)) else now
     return found
 
 

@@ -29,6 +29,8 @@ class Sweep:
     """Suite of attacks of a last job, in which all taggers are evaluated; None: there is none."""
     columns: str | None = None
     """xrootd URL of the columns; None: the folder in the output folder travels."""
+    proxy: bool = False
+    """There is a grid proxy, which the jobs get if they fetch the columns."""
 
 
 def submit_training(
@@ -104,7 +106,6 @@ def _stages(found: Sequence[Point], sweep: Sweep) -> dict[str, list[Item]]:
 def _jobs(ledger: Ledger, site: Site, sweep: Sweep, payload: Payload) -> list[Job]:
     columns = () if sweep.columns else (f"{TO_OUTPUT}columns",)
     common = {"name": ledger.name, "identity": ledger.identity, "site": site, "fetch": sweep.columns}
-    proxy = sweep.columns is not None
     stages = {stage: tuple(Item(**item) for item in items) for stage, items in ledger.stages.items()}
     minutes = f"{site.minutes:g}"
     train = Job(
@@ -115,7 +116,7 @@ def _jobs(ledger: Ledger, site: Site, sweep: Sweep, payload: Payload) -> list[Jo
         links={"work/columns": "columns", "work/taggers": "out/taggers"},
         shared_links={"work/cache": f"{TO_OUTPUT}cache"},
         checkpointed=True,
-        proxy=proxy,
+        proxy=sweep.proxy and sweep.columns is not None,
         **common,  # type: ignore[arg-type]
     )
     if sweep.evaluate is None:
@@ -138,7 +139,7 @@ def _jobs(ledger: Ledger, site: Site, sweep: Sweep, payload: Payload) -> list[Jo
         ),
         items=stages[EVALUATE],
         inputs=(*(f"../{label}/out/taggers/{label}.safetensors" for label in labels), *columns),
-        proxy=proxy,
+        proxy=sweep.proxy and sweep.columns is not None,
         **common,  # type: ignore[arg-type]
     )
     return [train, evaluate]

@@ -64,11 +64,8 @@ def _python(job: Job) -> list[str]:
 def _columns(job: Job) -> list[str]:
     if job.fetch is None:
         return []
-    return [
-        "[ -d columns ] || {",
-        f"    mkdir -p fetched && xrdcp --recursive --silent {shlex.quote(job.fetch)} fetched && mv fetched/* columns",
-        '} || { code=$?; echo "cannot fetch the columns with xrdcp" >&2; finish; }',
-    ]
+    fetch = f'(cd code && "$python" -m common.fetch {shlex.quote(job.fetch)} ../columns)'
+    return [f"[ -d columns ] || {fetch} || {{ code=$?; finish; }}"]
 
 
 def _link(name: str, target: str) -> str:
