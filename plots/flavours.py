@@ -72,7 +72,8 @@ def flavour_shapes(
             column[1].axhline(1, color="black", linewidth=0.8)
         every = [s for parts in stacks.values() for s in parts]
         finish(grid, [parts[0] for parts in stacks.values()], [], shapes.axes[-1], log=drawing.log)
-        distortion_limits(grid[1, 0], every)
+        if any(s.distorted for s in every):
+            distortion_limits(grid[1, 0], every)
         grid[0, 0].set_ylabel("jets / bin, raw area 1")
         grid[1, 0].set_ylabel("distorted / raw", fontsize=13)
         headline(grid[0, 0], grid[0, -1], label)

@@ -30,7 +30,7 @@ from common.errors import AdvtagError
 from common.files import whole_file
 from common.histograms import HistogramFile
 from common.progress import progress_bar
-from plots.catalogue import Listed, write_catalogue
+from plots.catalogue import About, Listed, write_catalogue
 from plots.correlation_figures import correlation_figures
 from plots.figures import Style, filled_in, histogram_figures, training_figures
 from plots.histories import Histories
@@ -78,7 +78,7 @@ def make_plots(
         progress: show a progress bar on stderr.
 
     Returns:
-        Paths of all files written, the list of figures and the tables last.
+        Paths of all files written, the tables and the list of figures last.
 
     Raises:
         AdvtagError: an unknown or empty region, nothing that `only` matches, a figure that cannot be drawn, a folder
@@ -105,14 +105,16 @@ def make_plots(
         task = bar.add_task("plots", total=len(jobs))
         paths = draw_all(jobs, workers, lambda: bar.advance(task))
     listed = [Listed(job.path.relative_to(folder).as_posix(), job.about) for job in jobs if job.about is not None]
-    paths.append(write_catalogue(folder, listed))
     if histograms is not None and tables:
         with whole_file(folder / AUC) as aside:
             aside.write_text(json.dumps(auc_table(histograms, names), indent=1, allow_nan=False))
         write_statistics(found, folder / STATISTICS)
-        write_residuals(shifts, folder / RESIDUAL)
-        paths += [folder / AUC, folder / STATISTICS, folder / RESIDUAL]
-    return paths
+        paths += [folder / AUC, folder / STATISTICS]
+        if shifts:
+            write_residuals(shifts, folder / RESIDUAL)
+            paths.append(folder / RESIDUAL)
+            listed.append(Listed(RESIDUAL, About("residual", "Uncertainties from attacks")))
+    return [*paths, write_catalogue(folder, listed)]
 
 
 def selected(jobs: list[Job], folder: Path, only: str | None) -> list[Job]:

@@ -16,11 +16,14 @@ from plots import jobs
 from plots.catalogue import About, read_catalogue
 from plots.figures import Style, training_figures
 from plots.jobs import file_name
+from plots.report import make_report
 from plots.roc import auc_table, roc
 from plots.run import attack_names, make_plots
 from plots.shapes import scaled
 from plots.statistics import statistics
 
+LACKING = {"mc": True, "plain": False, "data": False, "negative": True, "light": True}
+"""Whether there are uncertainties from attacks."""
 TAGGERS, ATTACKS = ("nominal", "adversarial"), ("noise", "fgsm", "pgd")
 NAMES = ("Jet_pt", "Jet_nSelectedTracks", "trackSip2dSig_0", "vertexMass", "trackSip2dSig_9")
 SCORES = ("BvsL", "BvsC", "CvsL", "CvsB")
@@ -57,7 +60,7 @@ def test_every_figure_is_there_and_is_a_picture(plotted) -> None:
     expected = {f"{region}/{name}" for region in ("ttbar", "dijet") for name in FIGURES}
     assert files_in(folder) == expected | TRAINING | TABLES | {"figures.json"}
     assert {path.relative_to(folder).as_posix() for path in paths} == files_in(folder)
-    assert {each.file for each in read_catalogue(folder)} == expected | TRAINING
+    assert {each.file for each in read_catalogue(folder)} == expected | TRAINING | {"residual.csv"}
     for path in folder.rglob("*.png"):
         with Image.open(path) as image:
             assert image.size[0] >= 900
@@ -164,6 +167,29 @@ def test_a_later_figure_joins_the_list(build_toy, tmp_path: Path) -> None:
     names = ["Jet_pt", "flavours/Jet_pt", "roc_BvsL", "Jet_pt_log", "flavours/Jet_pt_log"]
     assert [each.file for each in listed] == [f"dijet/{name}.png" for name in names]
     assert listed[2].about == About("roc", "BvsL", "dijet", "BvsL", ("ghost", *TAGGERS), (*ATTACKS, "unused"))
+
+
+def test_files_that_lack_something(build_toy, clear, tmp_path: Path) -> None:
+    """MC only; no attacks; no simulation; negative weights; one flavour: sensible figures, and a report of them."""
+    files = {name: small(build_toy, data=name != "mc", regions=("ttbar",)) for name in LACKING}
+    for h in files["plain"].histograms.values():
+        for attack in ATTACKS:
+            clear(h, "attack", attack)
+    for h in files["data"].histograms.values():
+        for dataset in ("ttbar", "QCD"):
+            clear(h, "dataset", dataset)
+    for h in files["negative"].histograms.values():
+        h.view(flow=True)["value"][h.axes["dataset"].index("QCD")] *= -1.2
+    for h in files["light"].histograms.values():
+        for flavour in ("b", "bb", "c"):
+            clear(h, "flavour", flavour)
+    for name, file in files.items():
+        folder = tmp_path / name
+        make_plots(file, {}, folder, workers=1, progress=False)
+        drawn = {each for each in files_in(folder) if each.endswith(".png")}
+        assert {"ttbar/Jet_pt.png", "ttbar/BvsL.png", "ttbar/roc_BvsL.png"} < drawn
+        assert ("ttbar/residual.png" in drawn) == LACKING[name]
+        assert name in make_report(file, folder, title=name).read_text()
 
 
 def test_every_variable_by_process(build_toy, tmp_path: Path) -> None:
