@@ -21,6 +21,7 @@ KINDS = {
     "processes": "Discriminators by process",
     "roc": "ROC curves",
     "residual": "Uncertainties from attacks",
+    "study": "Study",
     "inputs": "Inputs",
     "flavours": "Shapes by flavour",
     "correlations": "Correlations of inputs",

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import ScalarFormatter
 
 from common.histograms import RAW
 from plots.frame import distortion_limits, empty, finish, side_text
@@ -74,6 +75,8 @@ def flavour_shapes(
         finish(grid, [parts[0] for parts in stacks.values()], [], shapes.axes[-1], log=drawing.log)
         if any(s.distorted for s in every):
             distortion_limits(grid[1, 0], every)
+        if grid[0, 0].get_yscale() == "linear":
+            grid[0, 0].yaxis.set_major_formatter(ScalarFormatter())
         grid[0, 0].set_ylabel("jets / bin, raw area 1")
         grid[1, 0].set_ylabel("distorted / raw", fontsize=13)
         headline(grid[0, 0], grid[0, -1], label)
