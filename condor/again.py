@@ -1,5 +1,6 @@
 """What can be done with a submission afterwards: logs, removal, and jobs that failed once more."""
 
+import shlex
 import shutil
 from pathlib import Path
 
@@ -25,10 +26,10 @@ def resubmit(folder: Path, ledger: Ledger) -> str:
     again = [place for place, state in found.items() if state.word in ENDED and state.word != DONE]
     alive = [place for place, state in found.items() if state.word not in ENDED]
     if not again:
-        raise AdvtagError(f"{folder}: no job has ended without a result; see `advtag jobs {folder}`")
+        raise AdvtagError(f"{folder}: no job has ended without a result; see `advtag jobs {shlex.quote(str(folder))}`")
     if ledger.kind == "local" or ledger.dag:
-        if alive and not all(found[place].word == "waiting" for place in alive):
-            raise AdvtagError(f"{folder}: {len(alive)} jobs are still in the queue; wait for them, or --remove them")
+        if alive:
+            raise AdvtagError(f"{folder}: {len(alive)} of {len(found)} jobs are still in the queue; wait, or --remove")
         number = (
             local.submit(folder) if ledger.kind == "local" else pool.submit_dag(folder, ledger, "jobs.dag", again=True)
         )

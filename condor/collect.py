@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 from pathlib import Path
 from statistics import mean, stdev
@@ -115,11 +116,12 @@ def state_of_all(folder: Path, ledger: Ledger, *, allow_missing: bool = False) -
         for place, state in found.items()
         if state.word != DONE
     ]
+    place = shlex.quote(str(folder))
     if missing and not allow_missing:
         raise AdvtagError(
-            f"{len(missing)} of {len(found)} results are missing, the first: {missing[0]}. `advtag jobs {folder} "
+            f"{len(missing)} of {len(found)} results are missing, the first: {missing[0]}. `advtag jobs {place} "
             "--resubmit` runs these again; --allow-missing collects the others"
         )
     if len(missing) == len(found):
-        raise AdvtagError(f"{folder}: no job is done yet; see `advtag jobs {folder}`")
+        raise AdvtagError(f"{folder}: no job is done yet; see `advtag jobs {place}`")
     return found, missing

@@ -50,4 +50,5 @@ def _count(events: Events, kind: str, entry: str) -> None:
         events.exit_code = int(code[1]) if code else -int(signal[1]) if signal else None
     elif kind == "009":
         events.evictions -= events.last == "004"  # a running job that is removed is first evicted
-        events.ended = " ".join(entry.split("\n", 1)[-1].split()) or "removed"
+        said = " ".join(entry.split("\n", 1)[-1].split())
+        events.ended = "removed with its DAG" if "OtherJobRemoveRequirements" in said else said or "removed"

@@ -31,7 +31,8 @@ def submit_description(job: Job, items: str | None = None) -> str:
         "executable": f"{job.stage}.sh",
         "batch_name": f"advtag-{job.name}",
         "initialdir": "items/$(label)",
-        "log": "job.log",
+        # with max_materialize, a log without a macro is that of the first job for all of them
+        "log": "../$(label)/job.log",
         "output": "job.out",
         "error": "job.err",
         "should_transfer_files": "YES",

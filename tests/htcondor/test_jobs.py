@@ -126,6 +126,7 @@ def test_a_failing_job_is_tried_again_and_says_why(submit):
     """A loss that diverges; its fellow succeeds. Then it is submitted again, alone, with what was wrong put right."""
     folder, ledger = submit(
         "retries=1",
+        "at_once=2",
         trainings=("nominal",),
         settings=("training.learning_rate=0.003,1e38",),
     )
