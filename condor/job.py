@@ -58,6 +58,8 @@ class Job:
     """Symbolic links in the folder where it runs, to places in it."""
     shared_links: Mapping[str, str] = field(default_factory=dict)
     """Likewise, where the jobs see this disk."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Variables; those of the site win."""
     fetch: str | None = None
     """xrootd URL of the columns."""
     checkpointed: bool = False

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import yaml
 
+from common.environment import ONE_THREAD
 from common.errors import AdvtagError
 from condor.checks import check_site
 from condor.job import TO_ITEMS, Item, Job, label_of
@@ -108,6 +109,7 @@ def _job(
         commands=((verb, "config.yaml", "--no-progress"),),
         items=tuple(items),
         site=site,
+        environment=ONE_THREAD,
         inputs=("config.yaml", PART, *(f"{TO_ITEMS}payload/{file}" for file in payload.files)),
         proxy=proxy and any("://" in place for part in parts for place in part.files),
     )

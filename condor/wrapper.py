@@ -2,10 +2,9 @@
 
 import shlex
 
+from common.environment import MALLOC
 from condor.job import CHECKPOINTED, CODE, OUT, Job
 
-MALLOC = {"MALLOC_TRIM_THRESHOLD_": "134217728", "MALLOC_MMAP_THRESHOLD_": "33554432"}
-"""glibc maps and unmaps every large array otherwise, for up to twice the time (docs/decisions.md)."""
 ENVIRONMENT = "environment.tar.gz"
 RUN = """\
 run() {
@@ -37,7 +36,10 @@ def wrapper(job: Job) -> str:
         f"mkdir -p {OUT} work  # before anything can fail: HTCondor holds a job that lacks what it should bring back",
         f"rm -f {OUT}/exit_code",
         f'echo "$(date -u +%Y-%m-%dT%H:%M:%SZ) {job.stage} on $(hostname)" >> {OUT}/hosts.txt',
-        *(f"export {name}={shlex.quote(value)}" for name, value in {**MALLOC, **site.environment}.items()),
+        *(
+            f"export {name}={shlex.quote(value)}"
+            for name, value in {**MALLOC, **job.environment, **site.environment}.items()
+        ),
         *RUN.replace("CHECKPOINTED", str(CHECKPOINTED)).replace("OUT", OUT).splitlines(),
         *_python(job),
         f'[ -d code ] || {{ rm -rf code.aside; "$python" -m zipfile -e {CODE} code.aside && mv code.aside code; }}',

@@ -17,6 +17,7 @@ from distributed import Client, LocalCluster
 from distributed.security import Security
 from rich.table import Table
 
+from common.environment import MALLOC, ONE_THREAD
 from common.errors import AdvtagError
 from common.interrupts import children_without_interrupts
 from configs.clusters import Cluster
@@ -25,10 +26,6 @@ from processors.batch import CERTIFICATE, KEY, Keeper, job_options, number, remo
 from processors.proxy import find_proxy
 from processors.travel import send_package
 
-MALLOC = {"MALLOC_TRIM_THRESHOLD_": "134217728", "MALLOC_MMAP_THRESHOLD_": "33554432"}
-"""Dask's own setting makes glibc map and unmap every large array, for up to twice the time (docs/decisions.md)."""
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
-"""Of a worker process: HTCondor sets OMP_NUM_THREADS to the cores of the whole job, login nodes to anything."""
 PATIENCE = 60
 """Seconds to wait for the first worker of a scheduler that the user names."""
 

@@ -1,5 +1,6 @@
 """Job files: what a shell and HTCondor make of names and values that mean something to them."""
 
+import ast
 import json
 import os
 import re
@@ -19,6 +20,7 @@ from condor.wrapper import wrapper
 from configs.load import load_analysis
 from configs.sites import load_site
 
+ROOT = Path(__file__).parent.parent.parent
 LINE = st.text(st.characters(codec="utf-8", exclude_characters="\n\r\0"), max_size=30)
 STUB = "import json, os, sys; print(json.dumps([sys.argv[1:], dict(os.environ)]))"
 
@@ -169,6 +171,21 @@ def test_options_of_slurm():
         assert f"#SBATCH {line}\n" in text
     assert "--time=04:00:00" in text
     assert duration(90061) == "25:01:01"
+
+
+def test_condor_renders_without_training_and_processors():
+    """Who may import whom: job files are made where neither torch nor coffea is."""
+    for path in (ROOT / "condor").glob("*.py"):
+        tree = ast.parse(path.read_text())
+        for found in ast.walk(tree):
+            names = (
+                [found.module] if isinstance(found, ast.ImportFrom) else [a.name for a in getattr(found, "names", ())]
+            )
+            for name in names:
+                assert str(name).partition(".")[0] not in ("training", "processors", "torch", "coffea"), path
+    code = "import sys, condor.train, condor.process, condor.collect; print({'torch', 'coffea'} & set(sys.modules))"
+    told = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert told.stdout == "set()\n"
 
 
 def test_no_path_of_this_machine_travels(odd_place, tmp_path, monkeypatch):

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
 import processors.batch
+from common.environment import MALLOC, ONE_THREAD
 from common.errors import AdvtagError
 from common.histograms import read_histograms
 from common.interrupts import children_without_interrupts
@@ -26,7 +27,7 @@ from configs.clusters import Cluster
 from configs.load import load_analysis
 from configs.schema import Run
 from processors.batch import job_options
-from processors.clusters import MALLOC, ONE_THREAD, dask_client, worker_environment
+from processors.clusters import dask_client, worker_environment
 from processors.jobs import make_columns, make_histograms
 from processors.proxy import proxy_problem
 from tests.htcondor.conftest import ROOT, jobs, wait_until

@@ -6,11 +6,12 @@ import sys
 
 import pytest
 
+from common.environment import MALLOC, ONE_THREAD
 from common.errors import AdvtagError
 from common.interrupts import children_without_interrupts
 from configs.schema import Run
 from processors.batch import free_port, job_options, summary
-from processors.clusters import MALLOC, ONE_THREAD, dask_client, worker_environment
+from processors.clusters import dask_client, worker_environment
 from processors.travel import send_package
 from tests.htcondor.conftest import bare_python  # noqa: F401
 
