@@ -16,7 +16,7 @@ Left = Mapping[str, tuple[float, float]]
 
 def cutflows(file: HistogramFile, region: str) -> dict[str, tuple[bool, Left]]:
     """Cutflows by dataset, and whether it is data; those datasets that have one of this region."""
-    found = {}
+    found: dict[str, tuple[bool, Left]] = {}
     for name, dataset in file.datasets.items():
         if region in dataset.cutflow:
             factor = scale_of(file, name)

@@ -97,7 +97,7 @@ def mark_absent(column: Sequence[Axes], s: Stack) -> None:
     lowest.xaxis.set_minor_locator(NullLocator())
     for axes in column[1:]:
         axes.axvline((s.edges[1] + low) / 2, color="#888888", linewidth=0.8, linestyle=(0, (2, 2)))
-    place = {"transform": column[0].get_xaxis_transform(), "ha": "center", "va": "top", "rotation": 90}
+    place: dict[str, Any] = {"transform": column[0].get_xaxis_transform(), "ha": "center", "va": "top", "rotation": 90}
     column[0].text((s.edges[1] + low) / 2, 0.98, "absent", fontsize=10, color="#555555", **place)
 
 

@@ -124,8 +124,8 @@ def roc(shapes: hist.Hist, *, label: str = "Simulation", region: str = "") -> Fi
             rows = [handle for group in handles.values() for handle in group]
             size = 11.5 * min(1.0, 26 / len(rows))
             box = axes.legend(handles=rows, loc="upper left", bbox_to_anchor=(1.01, 1.01), title="AUC", fontsize=size)
-            for text in box.get_texts():
-                text.set_fontweight("bold" if text.get_text() in {plain(name) for name in handles} else "normal")
+            for entry in box.get_texts():
+                entry.set_fontweight("bold" if entry.get_text() in {plain(name) for name in handles} else "normal")
         else:
             axes.text(0.5, 0.5, f"no {signal} or no {background} jets", ha="center", transform=axes.transAxes)
         return figure

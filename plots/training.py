@@ -92,8 +92,7 @@ def roc_vs_epoch(histories: Histories, *, discriminator: str = "BvsL", label: st
     Raises:
         AdvtagError: no epochs with curves.
     """
-    curves = {name: [epoch for epoch in epochs if epoch.get("mistag")] for name, epochs in histories.items()}
-    curves = with_epochs(curves)
+    curves = with_epochs({name: [each for each in epochs if each.get("mistag")] for name, epochs in histories.items()})
     panels_of = [(name, attack) for name in curves for attack in (RAW, *attacks_of({name: curves[name]}))]
     last = max(epochs[-1]["epoch"] for epochs in curves.values())
     colour = matplotlib.colormaps["viridis"].resampled(256)
