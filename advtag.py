@@ -32,6 +32,7 @@ AllowMissing = Annotated[bool, typer.Option("--allow-missing", help="Write the o
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the resolved configuration and stop")]
 Progress = Annotated[bool, typer.Option(help="Show progress bars")]
 Site = Annotated[str, typer.Option(help="cern, desy, lpc, generic, slurm, local, or a YAML file of your own")]
+SiteOrNone = Annotated[str | None, typer.Option("--site", help="As of `advtag submit`; implies --executor condor")]
 Option = Annotated[list[str] | None, typer.Option(help="KEY=VALUE of the site, such as memory=8GB; may be repeated")]
 JobName = Annotated[str | None, typer.Option(help="Of the submission; VERB-1, VERB-2 ... if not given")]
 FilesPerJob = Annotated[int, typer.Option(min=1, help="Of --executor condor")]
@@ -78,6 +79,15 @@ def _warn_of_proxy(files: Iterable[str]) -> None:
     problem = proxy_problem(files)
     if problem is not None:
         typer.echo(f"advtag: warning: {problem}", err=True)
+
+
+def _refuse_workers(executor: str | None, *others: object) -> None:
+    """Batch jobs have no workers to be told of."""
+    if executor not in (None, "condor") or any(others):
+        raise AdvtagError(
+            "--site, --executor condor: batch jobs take --option, not another executor, --scheduler, --cluster, "
+            "--workers, --resume or --allow-missing; `advtag jobs --resubmit` and `advtag collect` go on with them"
+        )
 
 
 def _submit_parts(analysis: Any, verb: Any, jobs: Any, anyway: bool, dry_run: bool, progress: bool) -> str:
@@ -191,7 +201,7 @@ def columns(
     chunksize: Chunksize = None,
     resume: Resume = False,
     allow_missing: AllowMissing = False,
-    site: Site = "generic",
+    site: SiteOrNone = None,
     option: Option = None,
     files_per_job: FilesPerJob = 10,
     name: JobName = None,
@@ -203,9 +213,11 @@ def columns(
 
     Example: advtag columns demo.yaml --executor dask --workers 2
     """
-    if executor == "condor":
-        jobs = (site, option or (), files_per_job, name)
-        typer.echo(_submit_parts(_analysis(config, overrides), "columns", jobs, anyway, dry_run, progress))
+    if executor == "condor" or site is not None:
+        _refuse_workers(executor, scheduler, cluster, workers, resume, allow_missing)
+        jobs = (site or "generic", option or (), files_per_job, name)
+        analysis = _analysis(config, overrides, chunksize=chunksize)
+        typer.echo(_submit_parts(analysis, "columns", jobs, anyway, dry_run, progress))
         return
     from processors.jobs import make_columns
 
@@ -382,7 +394,7 @@ def histograms(
     chunksize: Chunksize = None,
     resume: Resume = False,
     allow_missing: AllowMissing = False,
-    site: Site = "generic",
+    site: SiteOrNone = None,
     option: Option = None,
     files_per_job: FilesPerJob = 10,
     name: JobName = None,
@@ -394,9 +406,11 @@ def histograms(
 
     Example: advtag histograms demo.yaml --executor dask --scheduler tcp://127.0.0.1:8786
     """
-    if executor == "condor":
-        jobs = (site, option or (), files_per_job, name)
-        typer.echo(_submit_parts(_analysis(config, overrides), "histograms", jobs, anyway, dry_run, progress))
+    if executor == "condor" or site is not None:
+        _refuse_workers(executor, scheduler, cluster, workers, resume, allow_missing)
+        jobs = (site or "generic", option or (), files_per_job, name)
+        analysis = _analysis(config, overrides, chunksize=chunksize)
+        typer.echo(_submit_parts(analysis, "histograms", jobs, anyway, dry_run, progress))
         return
     from processors.jobs import make_histograms
 

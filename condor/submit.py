@@ -1,6 +1,7 @@
 """Submit: everything is checked and written first, then the batch system is asked once. Nothing is half-submitted."""
 
 import os
+import re
 import shlex
 import shutil
 import uuid
@@ -38,8 +39,10 @@ def new_folder(output: Path, name: str | None, verb: str) -> Path:
     """Where a submission goes: `OUTPUT/jobs/NAME`.
 
     Raises:
-        AdvtagError: it exists
+        AdvtagError: it exists, or is no name
     """
+    if name is not None and not re.fullmatch(r"\w[\w.-]*", name, re.ASCII):
+        raise AdvtagError(f"--name {name!r}: expected letters, digits, _ . and -")
     jobs = output.resolve() / "jobs"
     if name is None:
         number = 1

@@ -78,6 +78,8 @@ def test_submit_watch_remove_resubmit_collect(odd_place):
         (["submit", "train", "{config}", "--site", "local", "--option", "memroy=1GB"], "did you mean 'memory'"),
         (["submit", "train", "{config}", "--site", "local", "--seeds", "4-0"], "--seeds '4-0': 4-0 is no range"),
         (["submit", "train", "{config}", "--site", "local", "output=elsewhere"], "elsewhere/columns: no columns there"),
+        (["submit", "train", "{config}", "--site", "local", "--name", "a b"], "--name 'a b': expected letters"),
+        (["columns", "{config}", "--site", "cern", "--workers", "3"], "batch jobs take --option, not another executor"),
         (["submit", "train", "{config}", "--site", "slurm", "--option", "python=p"], "there is no sbatch on this"),
     ],
 )
