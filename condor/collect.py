@@ -15,7 +15,7 @@ from common.files import whole_folder
 from condor import pool
 from condor.job import OUT
 from condor.ledger import Ledger
-from condor.state import DONE, State
+from condor.state import DONE, ENDED, State
 from condor.status import states
 
 LOGS = ("job.out", "job.err", "job.log")
@@ -118,9 +118,11 @@ def state_of_all(folder: Path, ledger: Ledger, *, allow_missing: bool = False) -
     ]
     place = shlex.quote(str(folder))
     if missing and not allow_missing:
+        alive = sum(state.word not in ENDED for state in found.values())
+        remedy = f"{alive} are not done yet, wait" if alive else f"`advtag jobs {place} --resubmit` runs these again"
         raise AdvtagError(
-            f"{len(missing)} of {len(found)} results are missing, the first: {missing[0]}. `advtag jobs {place} "
-            "--resubmit` runs these again; --allow-missing collects the others"
+            f"{len(missing)} of {len(found)} results are missing, the first: {missing[0]}. {remedy}; --allow-missing "
+            "collects the others"
         )
     if len(missing) == len(found):
         raise AdvtagError(f"{folder}: no job is done yet; see `advtag jobs {place}`")

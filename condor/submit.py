@@ -6,6 +6,7 @@ import shlex
 import shutil
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -123,6 +124,9 @@ def launch(folder: Path, ledger: Ledger) -> None:
     try:
         start(folder, ledger)
     except BaseException:
+        if ledger.kind == "htcondor":  # interrupted, perhaps after the jobs were taken
+            with suppress(AdvtagError):
+                pool.remove(ledger)
         shutil.rmtree(folder, ignore_errors=True)
         raise
 
