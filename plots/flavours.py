@@ -11,7 +11,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import ScalarFormatter
 
 from common.histograms import RAW
-from plots.frame import distortion_limits, empty, finish, side_text
+from plots.frame import distortion_limits, empty, finish, side_text, vertical_range
 from plots.shapes import filled
 from plots.stack import Drawing, Stack, ratio, stack
 from plots.style import FLAVOURS, Array, attack_colours, cms_style, headline, plain, tagger_styles
@@ -57,22 +57,15 @@ def flavour_shapes(
         figure = Figure(figsize=(width, 6.6))
         grid = figure.subplots(
             2, len(stacks), sharex=True, sharey="row", squeeze=False,
-            gridspec_kw={"height_ratios": [2.2, 1], "hspace": 0.07, "wspace": 0.06},
+            gridspec_kw={"height_ratios": [2.2, 1], "hspace": 0.07, "wspace": 0.1},
         )  # fmt: skip
         figure.subplots_adjust(left=1.0 / width, right=1 - 2.75 / width, bottom=0.11, top=0.92)
         colours, styles = attack_colours(list(shapes.axes["attack"])), tagger_styles(taggers)
         for column, (name, parts) in zip(grid.T, stacks.items(), strict=True):
-            column[0].text(0.04, 0.96, f"{name} jets", transform=column[0].transAxes, va="top", fontsize=14)
-            for tagger, s in zip(taggers, parts, strict=False):
-                raw = {"color": FLAVOURS[name]} if len(parts) == 1 else {"color": "black", "linestyle": styles[tagger]}
-                column[0].stairs(s.mc, s.edges, baseline=None if len(parts) > 1 else 0, fill=len(parts) == 1, **raw)
-                for (of, attack), values in s.distorted.items():
-                    look = {"color": colours[attack], "linestyle": styles[of], "linewidth": 1.4}
-                    column[0].stairs(values, s.edges, baseline=None, **look)
-                    column[1].stairs(ratio(values, s), s.edges, baseline=None, **look)
-            column[1].axhline(1, color="black", linewidth=0.8)
+            draw_flavour(column, name, dict(zip(taggers, parts, strict=False)), colours, styles)
         every = [s for parts in stacks.values() for s in parts]
         finish(grid, [parts[0] for parts in stacks.values()], [], shapes.axes[-1], log=drawing.log)
+        vertical_range(grid[0, 0], every, log=drawing.log)
         if any(s.distorted for s in every):
             distortion_limits(grid[1, 0], every)
         if grid[0, 0].get_yscale() == "linear":
@@ -83,6 +76,23 @@ def flavour_shapes(
         side_text(figure, every, region, discriminator=drawing.discriminator)
         legend(figure, every, colours, styles, split=len(groups) > 1)
         return figure
+
+
+def draw_flavour(
+    column: Array, name: str, parts: Mapping[str, Stack], colours: Mapping[str, str], styles: Mapping[str, Any]
+) -> None:
+    """Shapes of one flavour, and their ratio to raw below; `parts` by tagger, one where raw is the same for all."""
+    column[0].text(0.96, 0.96, f"{name} jets", fontsize=14, transform=column[0].transAxes, ha="right", va="top")
+    for tagger, s in parts.items():
+        if len(parts) == 1:
+            column[0].stairs(s.mc, s.edges, baseline=0, fill=True, color=FLAVOURS[name])
+        else:
+            column[0].stairs(s.mc, s.edges, baseline=None, color="black", linestyle=styles[tagger])
+        for (of, attack), values in s.distorted.items():
+            look = {"color": colours[attack], "linestyle": styles[of], "linewidth": 1.4}
+            column[0].stairs(values, s.edges, baseline=None, **look)
+            column[1].stairs(ratio(values, s), s.edges, baseline=None, **look)
+    column[1].axhline(1, color="black", linewidth=0.8)
 
 
 def of_flavours(shapes: hist.Hist, names: tuple[str, ...]) -> hist.Hist:

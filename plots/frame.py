@@ -47,19 +47,11 @@ def distortion_limits(axes: Axes, stacks: Sequence[Stack]) -> None:
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def finish(
-    grid: np.ndarray[tuple[int, int], np.dtype[np.object_]],
-    stacks: Sequence[Stack],
-    names: Sequence[str],
-    axis: hist.axis.AxesMixin,
-    *,
-    log: bool | None = None,
-) -> None:
-    """Ranges, ticks and axis labels; with `log` None the y axis is logarithmic where contents differ much."""
+def vertical_range(main: Axes, stacks: Sequence[Stack], *, log: bool | None = None) -> None:
+    """Scale and range of the y axis so that all contents are in it."""
     tops = [v for s in stacks for v in (s.mc, s.data, *s.distorted.values()) if v is not None]
     top = max(float(v.max()) for v in tops)
     positive = np.concatenate([s.mc[s.mc > 0] for s in stacks] + [v[v > 0] for v in tops])
-    main = grid[0, 0]
     differ = positive.size > 0 and top / positive.min() > LOG_FROM
     if positive.size and (differ if log is None else log):
         low = max(positive.min() / 2, top * 1e-7)
@@ -69,9 +61,21 @@ def finish(
     else:
         main.set_ylim(0, 1.15 * top if top > 0 else 1)
         main.yaxis.set_major_formatter(EngFormatter(sep=""))
+
+
+def finish(
+    grid: np.ndarray[tuple[int, int], np.dtype[np.object_]],
+    stacks: Sequence[Stack],
+    names: Sequence[str],
+    axis: hist.axis.AxesMixin,
+    *,
+    log: bool | None = None,
+) -> None:
+    """Ranges, ticks and axis labels; with `log` None the y axis is logarithmic where contents differ much."""
+    vertical_range(grid[0, 0], stacks, log=log)
     if any(s.distorted for s in stacks):
         distortion_limits(grid[-1, 0], stacks)
-    main.set_ylabel("jets / bin")
+    grid[0, 0].set_ylabel("jets / bin")
     for row in grid:
         row[0].yaxis.set_label_coords(-0.105, 1)
         for other in row[1:]:

@@ -66,7 +66,7 @@ def curves(shapes: hist.Hist, discriminator: str) -> dict[tuple[str, str], tuple
     signal, background = TAGGER_SCORES[discriminator]
     attacks = sorted(filled(shapes, "attack"), key=lambda name: name != RAW)
     for tagger, attack in itertools.product(filled(shapes, "tagger"), attacks):
-        if not contents(shapes, CLASSES, tagger, attack)[1].any():
+        if not contents(shapes, CLASSES, tagger, attack)[1][1:].any():  # nothing was filled, or all is undefined
             continue
         try:
             h = shapes[{"tagger": hist.loc(tagger), "attack": hist.loc(attack)}]

@@ -20,7 +20,7 @@ Layout of the output folder, every PNG with a PDF beside it; `figures.json` list
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -44,6 +44,7 @@ from plots.shapes import regions_of
 from plots.statistics import STATISTICS, statistics, write_statistics
 
 AUC = "auc.json"
+RESIDUALS = About("residual", "Uncertainties from attacks")
 
 
 def make_plots(
@@ -85,51 +86,75 @@ def make_plots(
             that cannot be written.
     """
     console = Console(stderr=True)
+    chosen = chooser(only)
     attacks = [] if histograms is None else attack_names(histograms)
     jobs = list(training_figures(histories, scan, folder, attacks, style.label))
     if inspection is not None:
         jobs += inspection_figures(inspection, folder, style.label)
-    names, found, shifts = [], [], []
+    found = None
     if histograms is None:
         console.print("no histograms: only the figures of trainings are drawn", style="yellow")
     else:
         names = wanted_regions(histograms, regions, console)
         jobs += histogram_figures(histograms, folder, names, style)
         jobs += correlation_figures(histograms, names, folder, style.label)
-        if tables or (only is not None and "residual" in only):
-            found = statistics(histograms, names)
-            shifts = residuals(histograms, found) if "BvsL" in histograms.discriminators else []
-            jobs += residual_figures(shifts, folder, style.label)
-    jobs = selected(jobs, folder, only)
+        if tables or any(chosen(f"{file_name(name)}/residual") for name in names):
+            found = Tables(histograms, names)
+            jobs += residual_figures(found.residuals, folder, style.label)
+    jobs = selected(jobs, folder, chosen, only)
     with progress_bar("figures", show=progress) as bar:
         task = bar.add_task("plots", total=len(jobs))
         paths = draw_all(jobs, workers, lambda: bar.advance(task))
     listed = [Listed(job.path.relative_to(folder).as_posix(), job.about) for job in jobs if job.about is not None]
-    if histograms is not None and tables:
-        with whole_file(folder / AUC) as aside:
-            aside.write_text(json.dumps(auc_table(histograms, names), indent=1, allow_nan=False))
-        write_statistics(found, folder / STATISTICS)
-        paths += [folder / AUC, folder / STATISTICS]
-        if shifts:
-            write_residuals(shifts, folder / RESIDUAL)
-            paths.append(folder / RESIDUAL)
-            listed.append(Listed(RESIDUAL, About("residual", "Uncertainties from attacks")))
+    if found is not None and tables:
+        written = found.write(folder)
+        paths += written
+        listed += [Listed(RESIDUAL, RESIDUALS) for path in written if path.name == RESIDUAL]
     return [*paths, write_catalogue(folder, listed)]
 
 
-def selected(jobs: list[Job], folder: Path, only: str | None) -> list[Job]:
-    """Those figures whose name, or path inside `folder` if there is a slash in it, matches a regular expression."""
-    if only is None:
-        return jobs
+class Tables:
+    """The tables of some regions of a histogram file."""
 
-    names = {job.path: job.path.relative_to(folder).with_suffix("").as_posix() for job in jobs}
+    def __init__(self, file: HistogramFile, regions: Sequence[str]) -> None:
+        self.areas = auc_table(file, regions)
+        self.statistics = statistics(file, regions)
+        self.residuals = residuals(file, self.statistics) if "BvsL" in file.discriminators else []
+
+    def write(self, folder: Path) -> list[Path]:
+        """Write those that hold something; return their paths."""
+        with whole_file(folder / AUC) as aside:
+            aside.write_text(json.dumps(self.areas, indent=1, allow_nan=False))
+        write_statistics(self.statistics, folder / STATISTICS)
+        if not self.residuals:
+            return [folder / AUC, folder / STATISTICS]
+        write_residuals(self.residuals, folder / RESIDUAL)
+        return [folder / name for name in (AUC, STATISTICS, RESIDUAL)]
+
+
+def chooser(only: str | None) -> Callable[[str], bool]:
+    """Whether a figure, `FOLDER/NAME`, is wanted: see `only` of `make_plots`.
+
+    Raises:
+        AdvtagError: `only` is no regular expression.
+    """
     try:
-        pattern = re.compile(only)
+        pattern = re.compile(only or "")
     except re.error as error:
         raise AdvtagError(f"{only!r} is no regular expression ({error}); write BvsL, or BvsL|roc") from error
-    found = [job for job in jobs if pattern.search(names[job.path] if "/" in only else job.path.stem)]
-    if not found:
-        known = ", ".join(dict.fromkeys(path.stem for path in names))
+    whole = "/" in (only or "")
+    return lambda name: pattern.search(name if whole else name.rpartition("/")[2]) is not None
+
+
+def selected(jobs: list[Job], folder: Path, chosen: Callable[[str], bool], only: str | None) -> list[Job]:
+    """Those figures that are wanted.
+
+    Raises:
+        AdvtagError: none is.
+    """
+    found = [job for job in jobs if chosen(job.path.relative_to(folder).with_suffix("").as_posix())]
+    if not found and only is not None:
+        known = ", ".join(dict.fromkeys(job.path.stem for job in jobs))
         raise AdvtagError(f"no figure matches {only!r}; there are {known}")
     return found
 

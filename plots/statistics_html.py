@@ -117,7 +117,7 @@ def raw_cells(row: Row) -> list[Cell]:
 
 def test(chi2: float, ndf: int, p: float) -> tuple[Cell, Cell]:
     """chi2 over degrees of freedom, which it is sorted by, and the p-value."""
-    if np.isnan(chi2):
+    if np.isnan(chi2) or not ndf:  # the shape of a single bin
         return Cell(NONE), Cell(NONE)
     return Cell(f"{chi2:.1f}/{ndf}", chi2 / ndf), number(p)
 

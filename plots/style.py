@@ -24,7 +24,10 @@ FLAVOURS = {"udsg": "#92dadd", "c": "#ffa90e", "b": "#3f90da", "bb": "#94a4a2"}
 """Fill colour of each flavour, in the order of the stack from the bottom."""
 PROCESSES = ("#b9ac70", "#92dadd", "#ffc966", "#7ab3e8", "#b8b3c9", "#c9dba4", "#e3b8a8", "#d9d9d9")
 """Fill colours of whatever else is stacked."""
-LINES = ("#bd1f01", "#832db6", "#1b7837", "#e76300", "#08306b", "#a96b59", "#d01c8b", "#717581")
+LINES = (
+    "#bd1f01", "#832db6", "#1b7837", "#e76300", "#08306b", "#a96b59",
+    "#d01c8b", "#717581", "#00a087", "#7f6000", "#5b5bd6", "#6b8e23",
+)  # fmt: skip
 """Colours of attacks and of taggers, none of them a fill colour of the stack."""
 STYLES: tuple[Any, ...] = ("solid", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1.2, 1, 1.2)))
 BAND: dict[str, Any] = {"facecolor": "none", "edgecolor": "#444444", "hatch": "//////", "linewidth": 0}

@@ -209,5 +209,5 @@ def input_axis(feature: Input) -> hist.axis.AxesMixin:
 
 def score_axis(name: str) -> hist.axis.AxesMixin:
     """Axis of a discriminator or node output, [0, 1]; where it is undefined it is -1, in the underflow."""
-    label = f"P({name.removeprefix('prob_')})" if name in NODES else name
+    label = " + ".join(f"P({each})" for each in NODES[name][0]) if name in NODES else name
     return hist.axis.Regular(DISCRIMINATOR_BINS, 0, 1, name=name, label=label)

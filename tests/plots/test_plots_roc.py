@@ -124,3 +124,12 @@ def test_figure_shows_every_tagger_and_attack(toy: HistogramFile) -> None:
     for line, (efficiency, mistag) in zip(axes.lines, found.values(), strict=True):
         np.testing.assert_array_equal(line.get_xdata(), efficiency[mistag > 0])
         np.testing.assert_array_equal(line.get_ydata(), mistag[mistag > 0])
+
+
+def test_an_output_that_a_tagger_has_not_has_no_curve(toy: HistogramFile) -> None:
+    shapes = scaled(toy, "CvsB", "ttbar")
+    content = shapes.view(flow=True)
+    content["value"][..., 0] += content["value"][..., 1:].sum(-1)
+    content["value"][..., 1:] = 0.0
+    content["variance"][..., 1:] = 0.0
+    assert curves(shapes, "CvsB") == {}

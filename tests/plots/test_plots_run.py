@@ -153,7 +153,7 @@ def test_only_some_figures(build_toy, tmp_path: Path) -> None:
     assert files_in(tmp_path) == figures | {"figures.json"}
     assert {path.relative_to(tmp_path).as_posix() for path in paths} == files_in(tmp_path)
     with pytest.raises(AdvtagError, match=r"no figure matches 'pt_'; there are Jet_pt|BvsL"):
-        make_plots(file, {}, tmp_path, only="pt_", progress=False)
+        make_plots(file, {}, tmp_path, only="pt_", tables=False, progress=False)
     with pytest.raises(AdvtagError, match=r"'\(' is no regular expression \(missing"):
         make_plots(file, {}, tmp_path, only="(", progress=False)
 
@@ -197,6 +197,13 @@ def test_every_variable_by_process(build_toy, tmp_path: Path) -> None:
     assert {name for name in files_in(tmp_path) if name.endswith(".png")} == {
         f"{region}/by_process/{name}.png" for region in ("ttbar", "dijet") for name in ("Jet_pt", "BvsL")
     }
+
+
+@pytest.mark.parametrize("only", ["^resid", "dijet/res"])
+def test_only_the_uncertainties_from_attacks(build_toy, tmp_path: Path, only: str) -> None:
+    options = {"regions": ["dijet"], "tables": False, "workers": 1, "progress": False}
+    make_plots(small(build_toy), {}, tmp_path, only=only, **options)
+    assert files_in(tmp_path) == {"dijet/residual.png", "figures.json"}
 
 
 def test_table_of_statistics(plotted, toy) -> None:

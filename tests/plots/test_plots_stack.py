@@ -157,6 +157,19 @@ def test_shapes_by_flavour_of_one_flavour_or_none(file, clear) -> None:
     assert "no entries" in flavour_shapes(shapes, region="r").axes[0].texts[0].get_text()
 
 
+def test_shapes_of_every_tagger_are_in_range(toy) -> None:
+    """The first tagger is flat, the other one has a peak."""
+    shapes = scaled(toy, "BvsL", "ttbar")
+    nominal, adversarial = (shapes.axes["tagger"].index(name) for name in ("nominal", "adversarial"))
+    view = shapes.view(flow=True)
+    for key in ("value", "variance"):
+        view[key][:, nominal, :, 1:-1] = 1.0
+        view[key][:, adversarial] = 0.0
+        view[key][:, adversarial, :, 700] = 1000.0
+    figure = flavour_shapes(shapes, drawing=Drawing(discriminator=True))
+    assert figure.axes[0].get_ylim()[1] > 1
+
+
 def test_nothing_is_changed(file) -> None:
     before = {name: h.view(flow=True).copy() for name, h in file.histograms.items()}
     data_mc(scaled(file, "x", "r"), luminosity=1.0, jets=with_jets(file), variations=varied(file, "x", "r"))
