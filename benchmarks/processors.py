@@ -2,7 +2,8 @@
 
 python benchmarks/processors.py [--events 500000] [--repeat 2]
 
-The file has 1,200 branches like NanoAOD. All read 67 inputs and fill them, 4 discriminators and 4 node outputs, raw and under FGSM
+The file has 1,200 branches like NanoAOD. All read 67 inputs and fill them, 4 discriminators
+and 4 node outputs, raw and under FGSM
 (20 % cap and bounds), by flavour, Weight storage; one thread. Their histograms are compared.
 
     bare    uproot, numpy, torch, one `hist.fill` per variable with a flavour category: without a framework

@@ -21,8 +21,9 @@ NODES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "prob_c": (("c",), ("b", "bb", "udsg")),
     "prob_udsg": (("udsg",), ("b", "bb", "c")),
 }
-"""Node outputs, the probability of the signal classes, and what is background to them. As in the discriminators, bb is b,
-too: `prob_b` is comparable between taggers with and without a class of its own for bb, and `prob_bb` is of the former."""
+"""Node outputs, the probability of the signal classes, and what is background to them. As in the discriminators, bb is
+b, too: `prob_b` is comparable between taggers with and without a class of its own for bb; `prob_bb` is of the former.
+"""
 
 TAGGER_SCORES = {**DISCRIMINATORS, **NODES}
 """All that is histogrammed of a tagger's output."""
