@@ -243,6 +243,28 @@ def test_constants_and_few_jets():
     assert visibility(nothing, nothing, nothing, np.zeros_like(nothing.r)).verdict == ""
 
 
+@pytest.mark.parametrize("mean", [0.02, 0.9])
+@pytest.mark.parametrize("rho", [0.5, 0.99, 0.9999])
+def test_an_input_too_narrow_for_its_moments_is_not_tested(mean, rho):
+    """The error is that of centred numbers, or the pair is not tested; down to where not even r is known."""
+    rng = RNG(9)
+    x = np.linalg.cholesky([[1, rho], [rho, 1]]) @ rng.normal(size=(2, 20_000))
+    u, v = (x - x.mean(axis=1, keepdims=True)) / x.std(axis=1, keepdims=True)
+    r = np.mean(u * v)
+    expected = np.mean(((u * v - r * (u**2 + v**2) / 2) / (1 - r**2)) ** 2) / 20_000
+    tested = []
+    for width in 10 ** np.linspace(-1.5, -9, 31):
+        found = estimate(sums(mean * (1 + width * x), np.ones_like(x, dtype=bool)))
+        tested.append(bool(found.tested[0, 1]))
+        if tested[-1]:
+            assert found.variance[0, 1] == pytest.approx(expected, rel=0.01)
+            assert found.entries[0, 1] == pytest.approx(20_000 / 3, rel=0.1)
+        elif np.isfinite(found.r[0, 1]):
+            assert found.r[0, 1] == pytest.approx(r, abs=1e-6)
+    assert tested == sorted(tested, reverse=True)
+    assert sum(tested) == pytest.approx(1 + 4 * (np.log10(1e3 * np.sqrt(1 - rho**2)) - 1.5), abs=1)
+
+
 def test_an_input_that_follows_from_another():
     """r = 1: data and MC agree, and an attack that breaks the relation is seen."""
     rng = RNG(8)
