@@ -34,6 +34,8 @@ class Bins:
     mc_variance: Array
     differences: Differences = ()
     """Systematic variations minus nominal MC, see `plots.systematics`."""
+    absent: int = 0
+    """First bins of absent entries: no attack moves their jets."""
 
     @property
     def area(self) -> float:
@@ -70,7 +72,7 @@ class Bins:
         return replace(self, mc=mc, mc_variance=mc_variance, differences=found)
 
     def at(self, starts: Starts) -> "Bins":
-        """The same in fewer bins, given the first bin of each."""
+        """The same in fewer bins, given the first bin of each; absent entries are no longer told from others."""
 
         def add(values: Array) -> Array:
             summed: Array = np.add.reduceat(values, starts)
@@ -83,6 +85,7 @@ class Bins:
             mc=add(self.mc),
             mc_variance=add(self.mc_variance),
             differences=tuple(tuple(add(each) for each in members) for members in self.differences),
+            absent=0,
         )
 
 

@@ -246,7 +246,8 @@ def raw_bins(read: Content, taggers: Sequence[str]) -> Bins:
     data, data_variance = read(["data"], with_raw(nominal, ["data"], taggers), RAW)
     moved = {name: read(flavours, tagger, RAW, name)[0] for name in read.shapes if name != NOMINAL}
     there = bool(data_variance.any())
-    return Bins(data if there else None, data_variance if there else None, mc, mc_variance, differences(mc, moved))
+    observed = (data, data_variance) if there else (None, None)
+    return Bins(*observed, mc, mc_variance, differences(mc, moved), absent=1 if read.jets else 0)
 
 
 def mc_of(shapes: hist.Hist) -> list[str]:

@@ -51,7 +51,7 @@ def shift(bins: Bins, distorted: Array, distorted_variance: Array) -> Shift:
 
     The data's own fluctuation plays no part: it is the median experiment that is asked. Without data, they are
     those expected at the luminosity. Raw and distorted MC hold the same jets, so the statistical error of the MC
-    counts once, and jets that stay in their bin add nothing to the error of the shift.
+    counts once, and jets that stay in their bin, as those without an entry do, add nothing to the error of the shift.
 
     Args:
         bins: of data and raw MC.
@@ -63,13 +63,14 @@ def shift(bins: Bins, distorted: Array, distorted_variance: Array) -> Shift:
     if starts is None or len(starts) < 2:
         return Shift()
     few = replace(bins, data=None if not bins.weighted else bins.data).at(starts)
-    moved, moved_variance = (np.add.reduceat(values, starts) for values in (distorted, distorted_variance))
     matrix = precision(covariance(few, scale), scale * few.mc)
-    difference = scale * (moved - few.mc)
+    difference = scale * (np.add.reduceat(distorted, starts) - few.mc)
     measured, ndf = float(difference @ matrix @ difference), len(starts) - 1
+    there = np.arange(len(bins.mc)) < bins.absent
+    stay = np.where(there, np.minimum(bins.mc_variance, distorted_variance), 0.0)
+    raw, moved = (np.add.reduceat(values - stay, starts) for values in (bins.mc_variance, distorted_variance))
     least, most = (
-        float(np.sum(matrix * scale**2 * movement(few.mc_variance, moved_variance)))
-        for movement in (least_movement, any_movement)
+        float(np.sum(matrix * scale**2 * movement(raw, moved))) for movement in (least_movement, any_movement)
     )
     chi2 = max(0.0, measured - least)
     return Shift(chi2, least, ndf, power(chi2, ndf), power(max(0.0, measured - max(least, most)), ndf))

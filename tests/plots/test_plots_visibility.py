@@ -126,6 +126,26 @@ def test_jets_that_change_places_on_a_small_sample_are_not_called_visible():
     assert "unclear" in verdicts
 
 
+@pytest.mark.parametrize("absent", [6.0, 500.0])  # merged with the next bin, or not
+def test_absent_entries_do_not_move(absent):
+    """By hand: chi2 against diag(2 raw) with free normalisation is the sum of shift^2 / (2 raw) here, and the bound is
+    the same sum with the covariance of two samples of the 200 jets that have an entry."""
+    raw, moved = np.array([absent, 100.0, 100.0]), np.array([absent, 140.0, 60.0])
+    seen = shift(Bins(None, None, raw, raw, absent=1), moved, moved)
+    joined = np.array([106.0, 100.0] if absent < 10 else [absent, 100.0, 100.0])
+    movement = np.array([[100.0, -100.0], [-100.0, 100.0]])  # diag(100 + 140) - 2 * 100 * 140 / 200, ...
+    inverse = np.diag(1 / (2 * joined)) - np.full((len(joined),) * 2, 1 / (2 * joined.sum()))
+    difference = np.array([0.0, 40.0, -40.0])[-len(joined) :]
+    measured = difference @ inverse @ difference
+    most = np.sum(inverse[-2:, -2:] * movement)
+    assert seen.ndf == len(joined) - 1
+    assert seen.chi2 + seen.noise == pytest.approx(measured)
+    assert seen.power_least == pytest.approx(power(measured - most, seen.ndf))
+    everywhere = shift(Bins(None, None, raw, raw), moved, moved)
+    assert everywhere.power_least < seen.power_least
+    assert everywhere.power == pytest.approx(seen.power)
+
+
 def test_power():
     assert power(0.0, 7) == pytest.approx(0.05)
     assert power(1000.0, 7) == pytest.approx(1.0)
