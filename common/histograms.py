@@ -33,6 +33,8 @@ CORRELATIONS = "correlations/{}.npy"
 """Blocks of sums in a histogram file, in the order of `correlations` in its page: [dataset, region, tagger, attack]."""
 RAW = "raw"
 """The attack that is none."""
+TRANSFER = "@"
+"""Attack `fgsm@nominal`: examples that fgsm made on the tagger `nominal`, shown to another one."""
 FORMAT = 1
 
 

@@ -40,8 +40,8 @@ def residual_figure(
 ) -> Figure:
     """Draw the shift of the efficiency under each attack, and the variations as a band: a panel for each flavour.
 
-    A full marker is an attack that is invisible everywhere, a pale one is seen in a discriminator, a hollow one in an
-    input or in correlations.
+    A full marker is an attack that is invisible everywhere, a pale one is not in a discriminator, a hollow one is not
+    in an input or in correlations: there it is visible, unclear, or without a verdict.
 
     Args:
         rows: of one region.
@@ -106,9 +106,9 @@ def _legend(attacks: Sequence[str], rows: Sequence[Residual], *, known: bool) ->
     ]
     fills = [
         Line2D([], [], color=GREY, marker="o", linestyle="none", markerfacecolor=fill, label=text)
-        for fill, text in ((GREY, "nowhere"), (PALE, "in discriminators"), ("white", "in inputs"))
+        for fill, text in ((GREY, "everywhere"), (PALE, "in inputs only"), ("white", "not in inputs"))
     ]
     others = [Line2D([], [], color="black", label="true shifts")] if known else []
     if any(np.isfinite(row.conventional_up) for row in rows):
         others.append(Line2D([], [], color="#444444", alpha=0.3, linewidth=8, label="variations"))
-    return {"attack": marks, "seen in data/MC": fills} | ({"": others} if others else {})
+    return {"attack": marks, "invisible in data/MC": fills} | ({"": others} if others else {})

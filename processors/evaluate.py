@@ -17,8 +17,6 @@ from models.tagger import Tagger
 
 BATCH = {"cpu": 4096, "cuda": 1 << 16}
 """Jets through the network at once: on a CPU the activations of so many stay in the cache."""
-TRANSFER = "@"
-"""Attack `fgsm@nominal`: examples that fgsm made on the tagger `nominal`, shown to another one."""
 
 Scores = dict[str, NDArray[np.floating]]
 """discriminator or node output -> [jets]"""

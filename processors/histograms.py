@@ -11,7 +11,7 @@ from coffea import processor
 from numpy.typing import NDArray
 
 from attacks import Attack
-from common.histograms import RAW
+from common.histograms import RAW, TRANSFER
 from configs.schema import Region, Selection
 from models.classes import NODES, TAGGER_SCORES
 from models.features import FeatureSet, Input
@@ -22,7 +22,7 @@ from processors.blocks import Block, Fill, Filler, Layout, as_histograms
 from processors.columns import count
 from processors.corrections import NOMINAL, Corrections
 from processors.correlations import Correlator
-from processors.evaluate import TRANSFER, evaluate
+from processors.evaluate import evaluate
 from processors.jets import FLAVOURS, Jets, read_jets
 from processors.preselection import Preselection
 from processors.regions import select

@@ -9,11 +9,12 @@ import pytest
 from common.errors import AdvtagError
 from common.histograms import AXES, Dataset, HistogramFile
 from models.classes import DISCRIMINATORS
-from plots.residual import hidden, passing, residuals, worst, write_residuals
+from plots.residual import NOT_MADE, hidden, passing, residuals, verdict_of, worst, write_residuals
 from plots.residual_figures import residual_figure, residual_figures
 from plots.statistics import Row, statistics
 
-# 100 light jets: 10 at 0.65, 1 at 0.95; 50 b jets: 30 at 0.95, 10 at 0.65
+TIMES = 10
+# each TIMES times. 100 light jets: 10 at 0.65, 1 at 0.95; 50 b jets: 30 at 0.95, 10 at 0.65
 RAW = {"udsg": [0.1] * 89 + [0.65] * 10 + [0.95], "b": [0.1] * 8 + [-1] * 2 + [0.65] * 10 + [0.95] * 30}
 ATTACKS = {
     "loud": {"udsg": [0.1] * 60 + [0.65] * 40, "b": [0.1] * 50},
@@ -23,7 +24,7 @@ ATTACKS = {
 VARIED = {"x_up": [0.1] * 15 + [0.95] * 35, "x_down": [0.1] * 18 + [0.95] * 32, "y": [0.1] * 7 + [0.95] * 43}
 
 
-def toy_file(variations=True):
+def toy_file(variations=True, times=TIMES):
     h = hist.Hist(
         *[hist.axis.StrCategory([], name=axis, growth=True) for axis in AXES],
         hist.axis.Regular(1000, 0, 1, name="BvsL"),
@@ -32,7 +33,7 @@ def toy_file(variations=True):
 
     def fill(values, flavour, attack="raw", variation="nominal"):
         of = {"dataset": "mc", "region": "emu", "flavour": flavour, "tagger": "nominal"}
-        h.fill(**of, variation=variation, attack=attack, BvsL=values, weight=2.0)
+        h.fill(**of, variation=variation, attack=attack, BvsL=values * times, weight=2.0)
 
     for flavour, values in RAW.items():
         fill(values, flavour)
@@ -76,7 +77,7 @@ def test_shifts_by_hand():
     loose = rows["loose", "b", "quiet"]
     assert 0.1 < loose.cut <= 0.65
     assert loose.efficiency == pytest.approx(40 / 50)
-    assert loose.error == pytest.approx(np.sqrt(0.8 * 0.2 / 50))
+    assert loose.error == pytest.approx(np.sqrt(0.8 * 0.2 / (50 * TIMES)))
     assert loose.shift == pytest.approx(-10 / 50)
     medium = rows["medium", "light", "quiet"]
     assert 0.65 < medium.cut <= 0.95
@@ -89,7 +90,7 @@ def test_residual_is_the_largest_of_the_invisible():
     row = table()["loose", "b", "loud"]
     assert row.residual_inputs == pytest.approx(10 / 50)  # quiet; loud is seen
     assert row.residual == pytest.approx(1 / 50)  # silent; quiet may be seen in a discriminator
-    assert (row.input, row.correlations, row.discriminator) == ("visible", "", "visible")
+    assert (row.input, row.correlations, row.discriminator) == ("visible", "not made", "visible")
     assert table()["medium", "light", "loud"].residual == 0
 
 
@@ -110,6 +111,40 @@ def test_cuts_may_be_given():
     assert rows["medium", "b", "quiet"].cut == table()["medium", "b", "quiet"].cut
 
 
+def test_least_error_of_a_shift():
+    """Ten b jets in fifty, of weight 2, leave the region above the cut, and none comes in."""
+    row = table()["loose", "b", "quiet"]
+    assert row.shift_error == pytest.approx(2 * np.sqrt(10 * TIMES) / (2 * 50 * TIMES))
+    assert table()["loose", "light", "silent"].shift_error == 0
+
+
+@pytest.mark.parametrize(("times", "points"), [(10, {"loose", "medium"}), (9, {"loose"}), (1, {"loose"})])
+def test_a_cut_with_few_light_jets_is_left_out(times, points):
+    """One light jet in 100 passes the medium cut; a cut that is given stays."""
+    file = toy_file(times=times)
+    assert {row.working_point for row in residuals(file, VERDICTS, working_points=POINTS)} == points
+    cuts = {("nominal", "medium"): 0.7}
+    given = residuals(file, VERDICTS, working_points=POINTS, cuts=cuts)
+    assert {row.working_point for row in given} == {"loose", "medium"}
+
+
+def test_correlations_of_examples_of_another_tagger():
+    """They are filled for the tagger that the examples were made on."""
+    key = ("emu", "robust", "fgsm@nominal")
+    rows = [seen("fgsm", "correlations", "visible"), seen("fgsm@nominal", "input", "invisible", tagger="robust")]
+    assert verdict_of(worst(rows), key, "correlations") == "visible"
+    assert verdict_of(worst(rows), key, "input") == "invisible"
+    assert verdict_of(worst(rows[1:]), key, "correlations") == ""
+    assert verdict_of({(*key, "correlations"): NOT_MADE}, key, "correlations") == NOT_MADE
+
+
+def test_correlations_without_a_verdict_hide_nothing():
+    """The file has some, of another attack."""
+    rows = residuals(toy_file(), [*VERDICTS, seen("loud", "correlations", "visible")], working_points=POINTS)
+    assert {(row.attack, row.correlations) for row in rows} == {("loud", "visible"), ("quiet", ""), ("silent", "")}
+    assert all(np.isnan(row.residual_inputs) for row in rows)
+
+
 def test_worst_verdict_of_each_kind():
     rows = [seen("a", "input", verdict) for verdict in ("invisible", "visible", "unclear", "")]
     found = worst(
@@ -124,7 +159,8 @@ def test_worst_verdict_of_each_kind():
 @pytest.mark.parametrize(
     ("verdicts", "expected"),
     [
-        (("invisible", "", "invisible"), True),
+        (("invisible", "not made", "invisible"), True),
+        (("invisible", "", "invisible"), False),
         (("invisible", "invisible", "invisible"), True),
         (("invisible", "visible", "invisible"), False),
         (("invisible", "unclear"), False),
@@ -151,11 +187,11 @@ def test_errors_of_weighted_jets():
 def test_table_and_figure(toy, tmp_path):
     rows = residuals(toy, statistics(toy, ["ttbar"]))
     assert {row.region for row in rows} == {"ttbar"}
-    assert {row.working_point for row in rows} == {"loose", "medium", "tight"}
+    assert {row.working_point for row in rows} == {"loose", "medium"}  # too few light jets for a tight one
     write_residuals(rows, tmp_path / "residual.csv")
     with (tmp_path / "residual.csv").open() as stream:
         read = list(csv.DictReader(stream))
-    assert len(read) == len(rows) == 2 * 3 * 3 * 3
+    assert len(read) == len(rows) == 2 * 2 * 3 * 3
     assert float(read[0]["shift"]) == pytest.approx(rows[0].shift, rel=1e-5)
     jobs = list(residual_figures(rows, tmp_path, "Simulation"))
     assert [job.path for job in jobs] == [tmp_path / "ttbar" / "residual.png"]
