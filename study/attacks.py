@@ -7,11 +7,7 @@ from configs.study import METHODS, Study
 from plots.residual import Residual, residuals
 from plots.statistics import statistics
 from study.compare import Outcome
-from study.conclude import CLOSURE, TRUE, Row
-from study.samples import EVALUATED, MC
-
-CONTROL = {"ttbar-dilepton": "emu", "wc": "w_mu", "qcd": "jets"}
-"""Region in which data/MC must not show an attack."""
+from study.samples import CONTROL, EVALUATED, MC
 
 
 def uncertainties(study: Study, outcome: Outcome) -> list[Residual]:
@@ -36,16 +32,6 @@ def uncertainties(study: Study, outcome: Outcome) -> list[Residual]:
         points = study.working_points
         these = residuals(file, rows, discriminator=study.discriminator, working_points=points, cuts=cuts)
         found += [row for row in these if row.flavour == flavour]
-    return found
-
-
-def true_shifts(table: Sequence[Row]) -> dict[tuple[str, str, str], list[float]]:
-    """Efficiency in data minus that in MC, of all variants but the closure, by flavour, working point and tagger."""
-    found: dict[tuple[str, str, str], list[float]] = {}
-    for row in table:
-        if row.method == TRUE and row.variant != CLOSURE:
-            key = row.flavour, row.working_point, row.tagger
-            found.setdefault(key, []).append(row.efficiency_data - row.efficiency_mc)
     return found
 
 

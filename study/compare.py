@@ -18,8 +18,8 @@ from study.jets import FLAVOURS, Floats, Jets, read_jets
 from study.measure import METHODS, Sample, Selections, measure, working_points
 from study.methods import Measured
 from study.negative import negative_scores
-from study.samples import EVALUATED, MC, data_name
-from study.truth import true_efficiencies, true_flavours
+from study.samples import CONTROL, EVALUATED, MC, data_name
+from study.truth import true_efficiencies, true_flavours, true_shift
 
 Files = dict[str, dict[str, list[Path]]]
 """sample -> process -> files"""
@@ -37,6 +37,9 @@ class Outcome:
     agreements: list[Agreement] = field(default_factory=list)
     shapes: dict[Key, Array] = field(default_factory=dict)
     """Jensen-Shannon distance of the discriminator, [replicas]; the process in the place of the flavour."""
+    shifts: dict[tuple[str, str, str], list[float]] = field(default_factory=dict)
+    """Efficiency in data minus that in MC of all variants but the closure, by flavour, working point and tagger, in the
+    pt spectrum of the jets that are attacked: see `study.truth.true_shift`."""
 
     @property
     def distances(self) -> dict[Key, Array]:
@@ -50,6 +53,11 @@ class Outcome:
             self.results[*key, tagger, point] = factors[k]
             self.efficiencies[*key, tagger, point] = float(measured.data[k, 0]), float(measured.mc[k, 0])
 
+    def add_shifts(self, flavour: str, shifts: Array) -> None:
+        """Put in the true shifts of one variant, [selections, replicas]."""
+        for (tagger, point), shift in zip(self.selections.keys, shifts, strict=True):
+            self.shifts.setdefault((flavour, point, tagger), []).append(float(shift[0]))
+
 
 def compare(study: Study, files: Files, taggers: dict[str, Path]) -> Outcome:
     """All numbers, from the evaluated samples.
@@ -62,6 +70,7 @@ def compare(study: Study, files: Files, taggers: dict[str, Path]) -> Outcome:
     selections = selections_of(study, read[next(iter(read))][0])
     mc = {process: sample(study, selections, *both) for process, both in read.items()}
     unweighted = {process: without_weights(each) for process, each in mc.items()}
+    spectra = {process: each.inside(study, bootstrap, CONTROL[process]) for process, each in mc.items()}
     outcome = Outcome(selections)
     closure: dict[str, Sample] = {}
     # the closure first: variants of the detector are compared with its events
@@ -82,6 +91,8 @@ def compare(study: Study, files: Files, taggers: dict[str, Path]) -> Outcome:
             counts = [other.inside(study, bootstrap, "jets") for other in (each, nominal)]
             flavour = FLAVOUR_OF[process]
             outcome.add((variant, flavour, TRUE), true_efficiencies(counts[0], counts[1], flavour))
+            if variant != CLOSURE:
+                outcome.add_shifts(flavour, true_shift(counts[0], counts[1], spectra[process], flavour))
         closure = known if variant == CLOSURE else closure
     return outcome
 

@@ -15,7 +15,7 @@ from configs.study import Study
 from plots.jobs import Job, draw_all
 from plots.residual import RESIDUAL, write_residuals
 from plots.residual_figures import residual_figure
-from study.attacks import coverage, true_shifts, uncertainties
+from study.attacks import coverage, uncertainties
 from study.compare import Outcome
 from study.conclude import comparisons, rows, sentences
 from study.figures import study_figures
@@ -28,7 +28,7 @@ def write_outcome(study: Study, outcome: Outcome) -> Path:
     table = rows(outcome.results, outcome.efficiencies)
     found = comparisons(outcome.distances, study.first)
     write_csv(study.output / TABLE, table)
-    attacked, true = uncertainties(study, outcome), true_shifts(table)
+    attacked, true = uncertainties(study, outcome), outcome.shifts
     if attacked:
         write_residuals(attacked, study.output / RESIDUAL)
     cuts = zip(outcome.selections.keys, outcome.selections.cuts, strict=True)

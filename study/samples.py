@@ -43,6 +43,8 @@ REGIONS: dict[str, dict[str, Any]] = {
 """Selections of the measurements, after the regions of docs/regions.md: e mu ttbar with two or three jets (BTV-16-002),
 a W and a jet with or without a soft muon, opposite minus same sign (BTV-20-001), and all jets. Simulated files have no
 identification, filters or electron trigger."""
+CONTROL = {"ttbar-dilepton": "emu", "wc": "w_mu", "qcd": "jets"}
+"""Region of each process in which data/MC must not show an attack."""
 
 
 def make_samples(study: Study, *, progress: bool = True) -> dict[str, dict[str, list[Path]]]:
@@ -156,6 +158,8 @@ def evaluation_analysis(study: Study, sample: str, files: dict[str, list[Path]],
                 "attacks": [] if data else list(study.evaluate_with),
                 "regions": REGIONS,
                 "scores": True,
+                # an attack that is invisible in each input may show in their correlations
+                "correlations": not data,
             },
         }
     )
