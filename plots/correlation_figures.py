@@ -8,18 +8,16 @@ import numpy as np
 from common.histograms import RAW, HistogramFile
 from plots.catalogue import About
 from plots.correlations import Samples, attacked, attacks_in, compare, samples
-from plots.input_matrices import Panel, matrices
+from plots.input_matrices import Panel, change, matrices
 from plots.jobs import Job, file_name
 from plots.style import Array, plain
 
 PULLS = 5.0
 """Standard deviations at the ends of the colours."""
-LEAST = 0.05
-"""Difference of correlations at the ends of the colours, at least."""
 
 
 def correlation_figures(file: HistogramFile, regions: Sequence[str], folder: Path, label: str) -> Iterator[Job]:
-    """Say what to draw: `REGION/correlations.png` and, for each attack, `REGION/correlations_TAGGER_ATTACK.png`.
+    """Say what to draw: `REGION/correlations.png` and, for each attack, `REGION/correlations/TAGGER/ATTACK.png`.
 
     Nothing if the file has no correlations.
 
@@ -46,7 +44,7 @@ def correlation_figures(file: HistogramFile, regions: Sequence[str], folder: Pat
             if panels:
                 about = About("correlations", f"Correlations under {attack}", region, "", (tagger,), (attack,))
                 heading = f"region {plain(region)}, MC under {plain(attack)} on {plain(tagger)}{heading}"
-                path = place / f"correlations_{file_name(tagger)}_{file_name(attack)}.png"
+                path = place / "correlations" / file_name(tagger) / f"{file_name(attack)}.png"
                 yield Job(path, matrices, panels, {**common, "headings": [heading]}, about)
 
 
@@ -73,11 +71,9 @@ def attacked_panels(
     if found is None:
         return [], ""
     estimate, moved = found
-    change = estimate.r - raw.mc.r
-    largest = float(np.nanmax(np.abs(change), initial=0.0)) if np.isfinite(change).any() else 0.0
     panels = [
         Panel("attacked MC", estimate.r, 1.0, "correlation"),
-        Panel("attacked - raw MC", change, max(LEAST, largest), "change of the correlation"),
+        change("attacked - raw MC", raw.mc.r, estimate.r),
         Panel(
             "the same, against data/MC", _both(moved.shifts), PULLS, "change of artanh r / statistical error of data/MC"
         ),

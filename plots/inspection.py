@@ -1,16 +1,16 @@
 """Figures of jets and taggers, from the tables of `advtag inspect`.
 
 distances_ATTACK.png                    JS distance of each input, raw against attacked, every tagger
-correlations_TAGGER_ATTACK.png          correlations of the inputs before, after, and their difference
+correlations/TAGGER/ATTACK.png          correlations of the inputs before, after, and their difference
 confusion_ATTACK.png                    true class against most probable class, raw and attacked, every tagger
-shift_INPUT_ATTACK_capped.png           an input by flavour, raw and attacked, and how far it moved; and _uncapped
+shift/INPUT/ATTACK_capped.png           an input by flavour, raw and attacked, and how far it moved; and _uncapped
 loss_ATTACK.png, plane_ATTACK.png       loss along an attack and a random direction, 1-D and 2-D
 absence.png                             absent entries by flavour
 reweighting_FORM.png, spectra_FORM.png  weights in pt, eta and flavour of the training, maps and marginals
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,6 @@ from plots.surfaces import loss_lines, loss_planes
 FORMAT = 1
 FOLDER = "inspection"
 """Of the figures, in the folder of the plots."""
-TABLES = ("distances", "correlations", "confusion", "absence", "reweighting", "shifts", "surfaces")
 
 Inspection = Mapping[str, Any]
 
@@ -36,7 +35,7 @@ def read_inspection(path: Path) -> dict[str, Any] | None:
     """Read the tables of an inspection; None if there is no such file.
 
     Raises:
-        AdvtagError: it is no inspection, or one of another version.
+        AdvtagError: it is no inspection, or one of another version, or a figure could not be made of it.
     """
     if not path.is_file():
         return None
@@ -44,11 +43,11 @@ def read_inspection(path: Path) -> dict[str, Any] | None:
         page: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(page, dict) or page.get("format") != FORMAT:
             raise ValueError(f"'format' is not {FORMAT}")
-        missing = [name for name in ("inputs", "classes", "taggers", "attacks", *TABLES) if name not in page]
-        if missing:
-            raise ValueError(f"no {missing[0]!r}")
-    except (OSError, ValueError) as error:
-        raise AdvtagError(f"{path}: not an inspection ({error}); run `advtag inspect` again") from error
+        for _ in inspection_figures(page, Path(), ""):
+            pass  # each takes from the tables what it needs
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else error
+        raise AdvtagError(f"{path}: not an inspection ({reason}); run `advtag inspect` again") from error
     return page
 
 
@@ -71,8 +70,9 @@ def attack_figures(inspection: Inspection, place: Path, attack: str, options: Ma
     taggers = tuple(inspection["taggers"])
     named = {**options, "attack": attack}
 
-    def job(name: str, draw: Any, what: Any, keys: Mapping[str, Any], about: About) -> Job:
-        return Job(place / f"{file_name(name)}.png", draw, what, dict(keys), about)
+    def job(name: Sequence[str], draw: Any, what: Any, keys: Mapping[str, Any], about: About) -> Job:
+        *folders, last = map(file_name, name)
+        return Job(place.joinpath(*folders, f"{last}.png"), draw, what, dict(keys), about)
 
     def about(title: str, *, kind: str = "jets", variable: str = "", of: tuple[str, ...] = taggers) -> About:
         return About(kind, title, variable=variable, taggers=of, attacks=(attack,))
@@ -83,24 +83,24 @@ def attack_figures(inspection: Inspection, place: Path, attack: str, options: Ma
         what = about(title, kind="correlations", of=(tagger,))
         table = of_pairs(inspection, tagger, attack)
         keys = {**options, "title": f"{attack} on {tagger}"}
-        yield job(f"correlations_{tagger}_{attack}", correlation_matrices, table, keys, what)
+        yield job(("correlations", tagger, attack), correlation_matrices, table, keys, what)
     confused = inspection["confusion"]["taggers"]
     table = {
         "classes": inspection["classes"],
         "taggers": {name: {kind: confused[name][kind] for kind in (RAW, attack)} for name in taggers},
     }
-    yield job(f"confusion_{attack}", confusion, table, named, about(f"confusion, {attack}"))
+    yield job((f"confusion_{attack}",), confusion, table, named, about(f"confusion, {attack}"))
     for name in inspection["shifts"]["inputs"]:
         for cap in ("capped", "uncapped"):
             table, title = of_shifts(inspection, name, attack, cap), f"{name} by flavour, {attack}, {cap}"
             keys = {**named, "capped": cap == "capped"}
-            yield job(f"shift_{name}_{attack}_{cap}", flavour_shifts, table, keys, about(title, variable=name))
+            yield job(("shift", name, f"{attack}_{cap}"), flavour_shifts, table, keys, about(title, variable=name))
     surfaces = inspection["surfaces"]
     table = {key: surfaces[key] for key in ("jets", "line", "grid")}
     table |= {"classes": inspection["classes"]}
     table |= {"taggers": {name: surfaces["taggers"][name][attack] for name in taggers}}
-    yield job(f"loss_{attack}", loss_lines, table, named, about(f"loss along {attack} and a random direction"))
-    yield job(f"plane_{attack}", loss_planes, table, named, about(f"loss around jets, {attack}"))
+    yield job((f"loss_{attack}",), loss_lines, table, named, about(f"loss along {attack} and a random direction"))
+    yield job((f"plane_{attack}",), loss_planes, table, named, about(f"loss around jets, {attack}"))
 
 
 def distance_figure(inspection: Inspection, place: Path, attack: str, options: Mapping[str, Any]) -> Job:

@@ -21,7 +21,7 @@ from plots.correlations import (
     threshold,
     visibility,
 )
-from plots.input_matrices import groups
+from plots.input_matrices import LABELLED, label_size, ticks_of
 from plots.pearson import estimate, shift_variance
 from plots.statistics import correlation_rows, read_statistics, write_statistics
 from processors.correlations import products
@@ -307,7 +307,7 @@ def test_figures(tmp_path, data):
     file = file_of(attacks={"shuffle": shuffle}, data=data)
     first, second = correlation_figures(file, ["r"], tmp_path, "Simulation")
     assert first.path == tmp_path / "r" / "correlations.png"
-    assert second.path == tmp_path / "r" / "correlations_nominal_shuffle.png"
+    assert second.path == tmp_path / "r" / "correlations" / "nominal" / "shuffle.png"
     assert second.about == About("correlations", "Correlations under shuffle", "r", "", ("nominal",), ("shuffle",))
     assert [panel.title for panel in first.what] == (["data", "MC", "data - MC"] if data else ["MC"])
     np.testing.assert_allclose(first.what[-2 if data else 0].values, samples(file, "r").mc.r)
@@ -322,6 +322,28 @@ def test_figures(tmp_path, data):
     assert list(correlation_figures(replace(file, correlations=None), ["r"], tmp_path, "Simulation")) == []
 
 
-def test_groups_of_slots():
+def test_every_attack_of_every_tagger_has_a_figure(tmp_path):
+    """Whatever is in their names."""
+    file = file_of(attacks={"x_y": shuffle})
+    blocks = file.correlations["tt"]
+    blocks["r", "nominal_x", "y"] = blocks["r", "nominal", "x_y"]
+    paths = [job.path for job in correlation_figures(file, ["r"], tmp_path, "Simulation")]
+    assert len(set(paths)) == 3
+
+
+def test_labels_and_lines():
     names = ("eta", "pt", "ip_0", "ip_1", "jet_7", "mass")
-    assert groups(names) == ([0, 1, 2.5, 4, 5], ["eta", "pt", "ip 0 to 1", "jet_7", "mass"], [2, 4])
+    ticks = ticks_of(names, ("jet", "jet", "track", "track", "jets", "vertex"))
+    assert ticks.places == [0, 1, 2.5, 4, 5]
+    assert ticks.labels == ["eta", "pt", "ip 0 to 1", "jet_7", "mass"]
+    assert (ticks.thin, ticks.thick) == ([2, 4], [2, 4, 5])
+    assert ticks_of(names).thick == []
+    assert label_size(ticks, 0.5) == 10
+    assert label_size(ticks, 0.1) == pytest.approx(0.1 * 64)
+
+
+def test_many_inputs_are_labelled_by_group():
+    many = [f"ip_{slot}" for slot in range(LABELLED)]
+    ticks = ticks_of(["pt", *many], ["jet", *["track"] * LABELLED])
+    assert (ticks.labels, ticks.places) == (["jet", "track"], [0, (LABELLED + 1) / 2])
+    assert ticks_of(["pt", *many]).labels == ["pt", f"ip 0 to {LABELLED - 1}"]

@@ -93,11 +93,11 @@ def inspection() -> dict:
 
 
 def jobs_of(inspection, name: str = ""):
-    return {
-        job.path.name: job
+    jobs = {
+        str(job.path.relative_to("plots/inspection")): job
         for job in inspection_figures(inspection, Path("plots"), "Simulation")
-        if name in job.path.name
     }
+    return {path: job for path, job in jobs.items() if name in path}
 
 
 def drawn(inspection, name: str):
@@ -117,15 +117,14 @@ def texts(axes) -> list[str]:
 def test_every_figure_has_a_name_and_says_what_it_shows(inspection) -> None:
     jobs = jobs_of(inspection)
     per_attack = [
-        "distances_{}.png", "correlations_nominal_{}.png", "correlations_adversarial_{}.png", "confusion_{}.png",
-        "shift_ip_0_{}_capped.png", "shift_ip_0_{}_uncapped.png", "loss_{}.png", "plane_{}.png",
+        "distances_{}.png", "correlations/nominal/{}.png", "correlations/adversarial/{}.png", "confusion_{}.png",
+        "shift/ip_0/{}_capped.png", "shift/ip_0/{}_uncapped.png", "loss_{}.png", "plane_{}.png",
     ]  # fmt: skip
     expected = [name.format(attack) for attack in ATTACKS for name in per_attack]
     assert list(jobs) == [*expected, "absence.png", "reweighting_flat.png", "spectra_flat.png"]
-    assert all(job.path.parent == Path("plots/inspection") for job in jobs.values())
-    about = jobs["shift_ip_0_fgsm_capped.png"].about
+    about = jobs["shift/ip_0/fgsm_capped.png"].about
     assert (about.kind, about.variable, about.taggers, about.attacks) == ("jets", "ip_0", tuple(TAGGERS), ("fgsm",))
-    about = jobs["correlations_nominal_noise.png"].about
+    about = jobs["correlations/nominal/noise.png"].about
     assert (about.kind, about.taggers, about.attacks) == ("correlations", ("nominal",), ("noise",))
 
 
@@ -179,17 +178,22 @@ def test_square() -> None:
 
 
 def test_correlations_by_group_and_their_difference(inspection) -> None:
-    figure = drawn(inspection, "correlations_nominal_fgsm")
-    raw, attacked, change = (cells(axes) for axes in figure.axes if axes.images and axes.get_title(loc="right"))
+    figure = drawn(inspection, "correlations/nominal/fgsm")
+    panels = {axes.get_title(): axes for axes in figure.axes if axes.get_title()}
+    raw, attacked, change = (cells(panels[name]) for name in ("raw", "attacked", "attacked - raw"))
     order = [0, 4, 1, 3, 2]
     for table, found in ((inspection["correlations"]["raw"], raw), (np.linspace(-0.5, 0.5, 10).round(3), attacked)):
         whole = square(list(table), 5, 1.0)
         whole[3, 4] = whole[4, 3] = np.nan  # too few jets
         assert np.allclose(found, whole[np.ix_(order, order)], equal_nan=True)
     assert np.allclose(change, attacked - raw, equal_nan=True)
-    (image,) = next(axes for axes in figure.axes if axes.get_title(loc="right") == "attacked $-$ raw").images
+    (image,) = panels["attacked - raw"].images
     assert image.norm.vmax == -image.norm.vmin == pytest.approx(np.nanmax(abs(change)))
-    assert "1,000 jets; a pair counts the jets that have both inputs, 29 at least" in figure.texts[0].get_text()
+    labels = [text.get_text() for text in panels["raw"].get_yticklabels()]
+    assert labels == ["pt", "eta", "ip 0 to 1", "mass"]
+    heading, note = (text.get_text() for text in figure.texts)
+    assert heading == "fgsm on nominal"
+    assert note.startswith("1,000 jets; a pair counts the jets that have both inputs, 29 at least")
 
 
 def test_correlations_without_a_change(inspection) -> None:
@@ -237,7 +241,7 @@ def test_spectra_are_parts_of_all_jets(inspection) -> None:
 
 
 def test_shapes_ratios_and_shifts_by_flavour(inspection) -> None:
-    figure = drawn(inspection, "shift_ip_0_fgsm_uncapped")
+    figure = drawn(inspection, "shift/ip_0/fgsm_uncapped")
     top, ratio, profile = figure.axes[0], figure.axes[2], figure.axes[4]
     assert np.allclose(
         top.patches[0].get_data().values, np.array([5, 10, 100, 10, 5]) / 132
@@ -306,6 +310,9 @@ def test_reading(tmp_path: Path, inspection) -> None:
         (lambda page: page.update(format=2), "'format' is not 1"),
         (lambda page: page.pop("shifts"), "no 'shifts'"),
         (lambda page: page.pop("inputs"), "no 'inputs'"),
+        (lambda page: page["distances"]["taggers"]["nominal"].pop("fgsm"), "no 'fgsm'"),
+        (lambda page: page["correlations"]["taggers"].pop("adversarial"), "no 'adversarial'"),
+        (lambda page: page["surfaces"].update(taggers=None), "'NoneType' object is not subscriptable"),
     ],
 )
 def test_not_an_inspection(tmp_path: Path, inspection, change, reason: str) -> None:
