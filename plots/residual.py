@@ -168,10 +168,16 @@ def _passing(shapes: hist.Hist, variations: Mapping[str, hist.Hist], names: Sequ
         varied={name: passing(*contents(other, names, tagger, RAW))[0] for name, other in variations.items()},
         attacked={name: passing(*both)[0] for name, both in distorted.items()},
         crossed={
-            name: np.sqrt(np.abs(above(both[1]) - squares)) / (values.sum() or NAN) for name, both in distorted.items()
+            name: np.sqrt(_net(above(both[1]), squares)) / (values.sum() or NAN) for name, both in distorted.items()
         },
         effective=np.divide(part**2, squares, out=np.zeros_like(part), where=squares > 0),
     )
+
+
+def _net(moved: Array, before: Array) -> Array:
+    """|difference| of sums, 0 where that is rounding."""
+    difference: Array = np.abs(moved - before)
+    return np.where(difference > 1e-9 * before.max(), difference, 0.0)
 
 
 def _cut(edges: Array, light: _Passing | None, fraction: float, value: float | None) -> int | None:
