@@ -13,7 +13,7 @@ the sum of squared pulls of `shape_ndf` pairs, without a p-value, and `shift_chi
 
 import csv
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,8 @@ import numpy as np
 
 from common.distances import js_distance
 from common.errors import AdvtagError
-from common.files import whole_file
 from common.histograms import RAW, HistogramFile
+from common.tables import write_table
 from plots.compare import NAN, Bins, chi2_test, js_null, ks_test
 from plots.correlations import Moved, Samples, attacked, attacks_in, compare, samples
 from plots.pearson import Estimate
@@ -246,8 +246,8 @@ def raw_bins(read: Content, taggers: Sequence[str]) -> Bins:
     data, data_variance = read(["data"], with_raw(nominal, ["data"], taggers), RAW)
     moved = {name: read(flavours, tagger, RAW, name)[0] for name in read.shapes if name != NOMINAL}
     there = bool(data_variance.any())
-    observed = (data, data_variance) if there else (None, None)
-    return Bins(*observed, mc, mc_variance, differences(mc, moved), absent=1 if read.jets else 0)
+    bins = Bins(data, data_variance, mc, mc_variance, differences(mc, moved), absent=1 if read.jets else 0)
+    return bins if there else replace(bins, data=None, data_variance=None)
 
 
 def mc_of(shapes: hist.Hist) -> list[str]:
@@ -256,12 +256,8 @@ def mc_of(shapes: hist.Hist) -> list[str]:
 
 
 def write_statistics(rows: Iterable[Row], path: Path) -> None:
-    """Write the table as CSV, whole or not at all; what is undefined is empty."""
-    with whole_file(path) as aside, aside.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(field.name for field in fields(Row))
-        for row in rows:
-            writer.writerow(_cell(value) for value in asdict(row).values())
+    """Write the table as CSV, see `common.tables`."""
+    write_table(path, Row, rows)
 
 
 def read_statistics(path: Path) -> list[Row]:
@@ -285,9 +281,3 @@ def read_statistics(path: Path) -> list[Row]:
 
 def _value(text: str, kind: Any) -> Any:
     return kind(text or "nan") if kind is float else kind(text)
-
-
-def _cell(value: str | float) -> str:
-    if isinstance(value, str):
-        return value
-    return "" if np.isnan(value) else f"{value:.6g}"

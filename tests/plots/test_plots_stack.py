@@ -11,7 +11,7 @@ from plots.datamc import data_mc
 from plots.flavours import flavour_shapes
 from plots.shapes import NOMINAL, jets_in, scaled, varied
 from plots.stack import Drawing, Reader, stack
-from plots.statistics import Content, statistics
+from plots.statistics import Content, raw_bins, statistics
 
 LUMINOSITY = 10.0
 
@@ -189,3 +189,4 @@ def test_statistics_count_absent_entries(jets, file) -> None:
     raw, attacked = [row for row in statistics(file, ["r"]) if row.variable == "x"]
     assert (raw.data, attacked.data) == (np.sum(jets[0] == "run"),) * 2
     assert attacked.mc == pytest.approx(raw.mc)
+    assert raw_bins(read, ["t"]).absent == 1
