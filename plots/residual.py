@@ -12,17 +12,16 @@ A working point that is set in a region is left out there if fewer than `JETS_AB
 sum w^2, are above its cut: where the cut lies, and what an attack does to so few jets, is chance.
 """
 
-import csv
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import hist
 import numpy as np
 
 from common.errors import AdvtagError
-from common.files import whole_file
 from common.histograms import RAW, TRANSFER, HistogramFile
+from common.tables import write_table
 from plots.shapes import contents, filled, regions_of, scaled, varied
 from plots.statistics import CORRELATIONS, Row
 from plots.style import Array
@@ -257,12 +256,5 @@ def passing(values: Array, variances: Array) -> tuple[Array, Array]:
 
 
 def write_residuals(rows: Iterable[Residual], path: Path) -> None:
-    """Write the table as CSV, whole or not at all; what is undefined is empty."""
-    with whole_file(path) as aside, aside.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(field.name for field in fields(Residual))
-        for row in rows:
-            cells = asdict(row).values()
-            writer.writerow(
-                cell if isinstance(cell, str) else "" if np.isnan(cell) else f"{cell:.6g}" for cell in cells
-            )
+    """Write the table as CSV, see `common.tables`."""
+    write_table(path, Residual, rows)
