@@ -91,8 +91,12 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """Closer or farther if the gain is more than two errors away from 0, else no difference."""
-        if not np.isfinite(self.gain_error) or abs(self.gain) <= 2 * self.gain_error:
+        """Closer or farther if the gain is more than two errors away from 0, else no difference; undefined if a scale
+        factor is, of the samples or of too many replicas.
+        """
+        if not np.isfinite([self.gain, self.gain_error]).all():
+            return "undefined"
+        if abs(self.gain) <= 2 * self.gain_error:
             return "no difference"
         return "closer" if self.gain > 0 else "farther"
 
@@ -140,10 +144,11 @@ def sentences(found: Iterable[Comparison], reference: str) -> list[str]:
     for method, what in ((TRUE, "pairs of flavour and working point"), (SHAPE, "processes")):
         for tagger in dict.fromkeys(each.tagger for each in told):
             verdicts = [each.verdict for each in told if (each.tagger, each.method) == (tagger, method)]
+            unknown = verdicts.count("undefined")
             title = "scale factors closer to 1" if method == TRUE else "discriminator of data closer to MC"
             lines.append(
                 f"{tagger} against {reference}: {title} in {verdicts.count('closer')}, farther in "
-                f"{verdicts.count('farther')}, no difference in {verdicts.count('no difference')} of {len(verdicts)} "
-                f"{what}"
+                f"{verdicts.count('farther')}, no difference in {verdicts.count('no difference')}"
+                f"{f', undefined in {unknown}' if unknown else ''} of {len(verdicts)} {what}"
             )
     return lines

@@ -12,25 +12,28 @@ import numpy as np
 from common.files import whole_file
 from common.provenance import provenance
 from configs.study import Study
+from plots.catalogue import CATALOGUE, About, Listed, write_catalogue
 from plots.jobs import Job, draw_all
 from plots.residual import RESIDUAL, write_residuals
 from plots.residual_figures import residual_figure
 from study.attacks import coverage, uncertainties
 from study.compare import Outcome
 from study.conclude import comparisons, rows, sentences
-from study.figures import study_figures
+from study.figures import KIND, study_figures
 
 TABLE, NUMBERS, FIGURES = "study.csv", "study.json", "figures"
 
 
 def write_outcome(study: Study, outcome: Outcome) -> Path:
-    """Write tables and figures into the output folder, and return it."""
+    """Write tables and figures into the output folder, and return it; all numbers first, so that a failure leaves the
+    earlier ones. What is not made any more is removed.
+
+    Raises:
+        AdvtagError: histograms are missing, or a figure cannot be drawn
+    """
     table = rows(outcome.results, outcome.efficiencies)
     found = comparisons(outcome.distances, study.first)
-    write_csv(study.output / TABLE, table)
     attacked, true = uncertainties(study, outcome), outcome.shifts
-    if attacked:
-        write_residuals(attacked, study.output / RESIDUAL)
     cuts = zip(outcome.selections.keys, outcome.selections.cuts, strict=True)
     numbers = {
         "config": json.loads(study.model_dump_json()),
@@ -42,13 +45,22 @@ def write_outcome(study: Study, outcome: Outcome) -> Path:
         "uncertainty_from_attacks": coverage(attacked, true),
         "conclusion": sentences(found, study.first),
     }
-    with whole_file(study.output / NUMBERS) as aside:
-        aside.write_text(json.dumps(_finite(numbers), indent=1, allow_nan=False), encoding="utf-8")
-    jobs = list(study_figures(table, found, outcome.agreements, study.output / FIGURES, study.label))
+    page = json.dumps(_finite(numbers), indent=1, allow_nan=False)
+    folder = study.output / FIGURES
+    jobs = list(study_figures(table, found, outcome.agreements, folder, study.label))
     if attacked:
+        about = About(KIND, "shifts under attacks and true shifts", taggers=study.names, attacks=study.evaluate_with)
         options = {"true": true, "label": study.label}
-        jobs.append(Job(study.output / FIGURES / "residual.png", residual_figure, attacked, options))
+        jobs.append(Job(folder / "residual.png", residual_figure, attacked, options, about))
+    write_csv(study.output / TABLE, table)
+    with whole_file(study.output / NUMBERS) as aside:
+        aside.write_text(page, encoding="utf-8")
+    for path in (study.output / RESIDUAL, *folder.glob("residual.p*"), folder / CATALOGUE):
+        path.unlink(missing_ok=True)
+    if attacked:
+        write_residuals(attacked, study.output / RESIDUAL)
     draw_all(jobs, study.workers, lambda: None)
+    write_catalogue(folder, [Listed(job.path.name, job.about) for job in jobs if job.about is not None])
     return study.output
 
 

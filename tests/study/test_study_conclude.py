@@ -47,6 +47,15 @@ def test_verdict_needs_two_errors(off, verdict):
     assert found.verdict == verdict
 
 
+def test_what_is_undefined_is_no_agreement():
+    results = RESULTS | {("tails", "b", TRUE, "robust", "loose"): np.array([np.nan, 1.1, 1.1, 1.2])}
+    (found,) = comparisons(distances(results), "nominal")
+    assert found.verdict == "undefined"
+    lines = sentences([found], "nominal")
+    assert lines[0].endswith(": undefined (closer in 1 of 2 variants)")
+    assert "farther in 0, no difference in 0, undefined in 1 of 1 pairs" in lines[1]
+
+
 def test_sentences_are_computed():
     shapes = {
         (variant, "qcd", SHAPE, tagger, ""): np.array([0.05, 0.05, 0.05, 0.05]) + (tagger == "robust") * 0.01
