@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from common.distances import js_distance
+from common.errors import AdvtagError
 from plots.compare import Bins, chi2_test, js_null
 from study.counts import Array, Bootstrap, count
 from study.jets import Floats, Jets
@@ -49,12 +50,20 @@ def agreement(
 
     Returns:
         The comparison, and the Jensen-Shannon distance in each replica.
+
+    Raises:
+        AdvtagError: MC has no jets of the pt of the data
     """
     data, mc = pair
     once = Bootstrap(0, 0)
     observed, expected = (_fill(jets.pt, pt_edges, jets.weights["jets"], jets, once) for jets in pair)
     factor = np.divide(observed[0], expected[0], out=np.zeros_like(expected[0]), where=expected[0] > 0)
     weight = mc.weights["jets"] * factor[np.searchsorted(pt_edges, mc.pt, side="right")]
+    if not weight.sum() > 0:
+        raise AdvtagError(
+            f"{key[1]}: no jets of the sample 'mc' in the pt bins of those of 'data-{key[0]}'; simulate more events "
+            "(the keys `mc.events` and `data.events`)"
+        )
     order = np.argsort(scores[1])
     below = np.cumsum(weight[order]) / weight.sum()
     edges = tuple(np.unique(scores[1][order][np.searchsorted(below, np.arange(1, BINS) / BINS)]).tolist())

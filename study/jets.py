@@ -20,6 +20,8 @@ FLAVOURS = ("b", "c", "light")
 CODES = {"b": 0, "bb": 0, "c": 1, "udsg": 2}
 """Code of each class of the taggers."""
 IDENTITY = ("event", "jet_index")
+VERTEX_MASS = "vertexMass"
+"""Input whose templates are fitted."""
 
 Floats = NDArray[np.floating[Any]]
 Bools = NDArray[np.bool_]
@@ -62,20 +64,23 @@ def read_jets(folder: Path, process: str, discriminator: str, features: str, *, 
         folder: `output` of the analysis that evaluated it
         process: name of the dataset
         discriminator: which of the scores
-        features: card of the columns
+        features: card of the columns, with VERTEX_MASS
         inputs: keep the inputs of the taggers, too
 
     Raises:
-        AdvtagError: columns and scores are of different jets
+        AdvtagError: columns and scores are of different jets, or there are none
     """
     scores = _sorted(pq.read_table(folder / SCORES / process))
     columns = _sorted(pq.read_table(folder / "columns" / process))
     if any(not np.array_equal(scores[name], columns[name]) for name in IDENTITY):
         raise AdvtagError(f"{folder}: columns and scores of {process} have different jets; delete the folder")
     names = load_features(features).names
-    mass = columns.get("input_vertexMass")
-    if mass is None:
-        raise AdvtagError(f"feature card {features}: no input vertexMass, which the fit needs; use `features: deepcsv`")
+    if not len(scores["event"]):
+        raise AdvtagError(
+            f"{folder}: no jets of {process} in this sample; simulate more events of it (the keys `mc.events` and "
+            "`data.events`)"
+        )
+    mass = columns[f"input_{VERTEX_MASS}"]
     code, end = scores["flavour"], f"__{discriminator}"
     kept = None
     if inputs:
@@ -93,11 +98,6 @@ def read_jets(folder: Path, process: str, discriminator: str, features: str, *, 
         vertex_mass=np.where(np.isfinite(mass), mass, -1.0),
         inputs=kept,
     )
-
-
-def _tagger_attack(column: str) -> tuple[str, str]:
-    tagger, attack, _ = column.split("__")
-    return tagger, attack
 
 
 def _sorted(table: Any) -> dict[str, NDArray[Any]]:

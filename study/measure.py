@@ -4,12 +4,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from common.errors import AdvtagError
 from configs.study import Study
 from simulation.detector.reconstruct import MAX_EVENTS
 from study.counts import Array, Bootstrap, Counts, Ints, count, like_data
 from study.fit import Templates, fit, histograms
 from study.jets import Bools, Floats, Jets
 from study.methods import Measured, negative_tags, probes, subtracted
+from study.samples import MC
 
 METHODS = {
     "tag-and-probe": ("ttbar-dilepton", "b"),
@@ -44,7 +46,15 @@ def working_points(study: Study, light: dict[str, Floats], weight: Floats) -> Se
         study: names of taggers and working points
         light: scores of light jets by tagger
         weight: their weights
+
+    Raises:
+        AdvtagError: there are none
     """
+    if not weight.sum() > 0:
+        raise AdvtagError(
+            f"no light jets of {next(iter(study.mc.events))} in the sample {MC!r}, which define the working points; "
+            "simulate more events (the key `mc.events`)"
+        )
     cuts = {
         (tagger, name): _quantile(light[tagger], weight, 1 - fraction)
         for tagger in study.names

@@ -23,7 +23,6 @@ from simulation, takes what follows from that, as far as simulation is right.
 import numpy as np
 import torch
 
-from common.errors import AdvtagError
 from models.discriminators import discriminators
 from models.features import FeatureSet
 from models.tagger import Tagger
@@ -38,6 +37,14 @@ VERTEX = (*FLIGHT, "vertexEnergyRatio", "vertexJetDeltaR", "vertexMass")
 COUNTS = ("jetNSecondaryVertices", "jetNTracksEtaRel", "vertexNTracks")
 NO_VERTEX = 2.0
 TRACKS = 6
+NEEDED = (
+    *(f"track{name}_{i}" for name in SLOTS for i in range(TRACKS)),
+    *ABOVE_CHARM,
+    *VERTEX,
+    *COUNTS,
+    "vertexCategory",
+)
+"""Inputs without which nothing can be flipped."""
 
 
 def flipped(values: Floats, present: Bools, features: FeatureSet) -> tuple[Floats, Bools]:
@@ -46,16 +53,9 @@ def flipped(values: Floats, present: Bools, features: FeatureSet) -> tuple[Float
     Args:
         values: float [jets, features], 0 where absent
         present: bool [jets, features]
-        features: the card
-
-    Raises:
-        AdvtagError: the card lacks one of the inputs
+        features: the card, with all of NEEDED
     """
     places = {name: i for i, name in enumerate(features.names)}
-    wanted = [*(f"track{name}_{i}" for name in SLOTS for i in range(TRACKS)), *ABOVE_CHARM, *VERTEX, *COUNTS]
-    for name in (*wanted, "vertexCategory"):
-        if name not in places:
-            raise AdvtagError(f"negative tags: feature card {features.name!r} has no input {name!r}; use `deepcsv`")
     new, there = values.copy(), present.copy()
     jets = np.arange(len(values))[:, None]
     for name in SLOTS:

@@ -1,7 +1,8 @@
 """The samples of a study: simulated where they are missing, and evaluated by the processors."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -192,21 +193,31 @@ def evaluate_sample(analysis: Analysis, *, progress: bool = True) -> Path:
         AdvtagError: see the processors
     """
     assert analysis.histograms is not None  # noqa: S101 - for the type checker
-    key = digest(
-        json.loads(analysis.model_dump_json(exclude={"run"})),
-        [
-            [str(path), path.stat().st_size]
-            for name in analysis.datasets
-            for path in map(Path, analysis.datasets[name].files)
-        ],
-        *(read_tagger(path) for path in analysis.histograms.taggers.values()),
-    )
-    done = analysis.output / "done.json"
-    if done.is_file() and json.loads(done.read_text(encoding="utf-8")).get("key") == key:
-        return analysis.output
-    done.unlink(missing_ok=True)
-    make_columns(analysis, progress=progress)
-    make_histograms(analysis, progress=progress)
-    with whole_file(done) as aside:
-        aside.write_text(json.dumps({"key": key}), encoding="utf-8")
+    taggers = [read_tagger(path) for path in analysis.histograms.taggers.values()]
+    with missing(analysis, {"run"}, taggers) as wanted:
+        if wanted:
+            make_columns(analysis, progress=progress)
+            make_histograms(analysis, progress=progress)
     return analysis.output
+
+
+@contextmanager
+def missing(analysis: Analysis, exclude: set[str], contents: Sequence[bytes] = ()) -> Iterator[bool]:
+    """Whether an output folder is still to be made from this analysis and its files; it is done when the body ends.
+
+    Args:
+        analysis: its `output` gets the file `done.json`
+        exclude: keys of it that what is made does not depend on
+        contents: of other files that it depends on
+    """
+    files = [Path(path) for dataset in analysis.datasets.values() for path in dataset.files]
+    sizes = [[str(path), path.stat().st_size] for path in files]
+    key = digest(json.loads(analysis.model_dump_json(exclude=exclude)), sizes, *contents)
+    done = analysis.output / "done.json"
+    wanted = not done.is_file() or json.loads(done.read_text(encoding="utf-8")).get("key") != key
+    if wanted:
+        done.unlink(missing_ok=True)
+    yield wanted
+    if wanted:
+        with whole_file(done) as aside:
+            aside.write_text(json.dumps({"key": key}), encoding="utf-8")

@@ -26,6 +26,8 @@ def true_flavours(files: Iterable[Path], jets: Jets) -> Ints8:
             raise AdvtagError(f"{path}: no truth of the data here; delete the files of this sample to make it anew")
     table = pa.concat_tables([pq.read_table(path, columns=["event", "jet_index", "hadronFlavour"]) for path in paths])
     event, index, hadron = (table[name].to_numpy().astype(np.int64) for name in table.schema.names)
+    if not len(event):
+        raise AdvtagError(f"{paths[0]}: no jets in this sample; simulate more of it (the key `data.events`)")
     first = int(event.min())  # event numbers are long; those of one sample lie together
     key, wanted = ((number - first) << 16 | place for number, place in ((event, index), (jets.event, jets.index)))
     order = np.argsort(key)

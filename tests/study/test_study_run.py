@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -11,12 +12,17 @@ import uproot
 import yaml
 
 from common.errors import AdvtagError
-from configs.study import load_study
+from configs.study import Study, load_study
+from plots.catalogue import read_catalogue
 from simulation.run import simulate
+from study.agreement import agreement
 from study.compare import compare
+from study.counts import Bootstrap
 from study.jets import read_jets
+from study.measure import working_points
+from study.output import write_outcome
 from study.run import run_study
-from study.samples import evaluation_analysis, make_samples
+from study.samples import evaluation_analysis, make_samples, missing, training_analysis
 from study.truth import true_flavours
 
 EVENTS = {"ttbar-dilepton": 150, "wc": 150, "qcd": 100}
@@ -75,7 +81,9 @@ def test_every_scale_factor_is_in_the_table(finished):
     assert page["config"]["bootstrap"] == 10
     assert {row["flavour"] for row in page["comparisons"]} == {"b", "c", "light", *EVENTS}
     assert len(page["uncertainty_from_attacks"]) == 3 * 2
-    assert (finished.output / "residual.csv").is_file()
+    assert {row["variants"] for row in page["uncertainty_from_attacks"]} == {1}
+    with (finished.output / "residual.csv").open() as stream:
+        assert all(row["correlations"] != "not made" for row in csv.DictReader(stream))
     assert len(list((finished.output / "figures").glob("*.png"))) == 5
 
 
@@ -170,6 +178,35 @@ def test_another_tagger_is_evaluated_anew(finished, taggers):
     assert evaluation_analysis(finished, "data-mc", files, taggers).histograms.attacks == ()
 
 
+def test_columns_of_other_events_are_made_anew(finished, tmp_path):
+    """Those to train on: as long as the events are the same they stay, whatever is trained."""
+
+    def wanted(sample, **recipe):
+        settings = json.loads(finished.model_dump_json())
+        changes = {"train": {"seed": 5, "events": {"wc": 150}}, "training": {"new": recipe}, "output": tmp_path}
+        study = Study.model_validate({**settings, **changes})
+        analysis = training_analysis(study, {"wc": [tmp_path / f"{sample}.root"]})
+        with missing(analysis, {"run", "attacks", "training"}) as found:
+            return found
+
+    for path in finished.simulation.glob("wc_mc_3_000.*"):
+        for sample in ("first", "second"):
+            shutil.copyfile(path, tmp_path / f"{sample}{path.suffix}")
+    assert wanted("first", epochs=1)
+    assert not wanted("first", epochs=2)
+    assert wanted("second", epochs=2)
+    assert not wanted("second", epochs=2)
+
+
+def test_what_failed_is_made_anew(finished, tmp_path):
+    files = {"wc": sorted(finished.simulation.glob("wc_mc_3_*.root"))}
+    analysis = evaluation_analysis(finished, "mc", files, finished.taggers).model_copy(update={"output": tmp_path})
+    with pytest.raises(KeyboardInterrupt), missing(analysis, {"run"}):
+        raise KeyboardInterrupt
+    with missing(analysis, {"run"}) as found:
+        assert found
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -196,6 +233,54 @@ def test_a_tagger_that_is_not_there(finished, tmp_path):
     lost = finished.model_copy(update={"taggers": {"nominal": tmp_path / "none.safetensors"}})
     with pytest.raises(AdvtagError, match=r"none.safetensors: no such tagger file"):
         run_study(lost, progress=False)
+
+
+def test_other_cards_are_refused_before_anything_is_simulated(taggers, tmp_path):
+    study = load_study(write(tmp_path, **settings(taggers, features="nanoaod")))
+    with pytest.raises(
+        AdvtagError, match="features: card 'nanoaod' has no input 'vertexMass', which the measurements"
+    ) as error:
+        run_study(study, progress=False)
+    assert "\n" not in str(error.value)
+    assert not study.output.exists()
+
+
+def test_samples_that_are_too_small_are_told(finished):
+    """No light jets in the simulation, and none at the pt of the data."""
+    with pytest.raises(AdvtagError, match="no light jets of ttbar-dilepton in the sample 'mc', which define"):
+        working_points(finished, {}, np.zeros(0))
+    jets = read_jets(finished.output / "evaluated" / "data-mc", "wc", "BvsL", "deepcsv")
+    nowhere = replace(jets, weights=dict.fromkeys(jets.weights, np.zeros(len(jets))))
+    scores = jets.scores["nominal", "raw"]
+    with pytest.raises(AdvtagError, match="wc: no jets of the sample 'mc' in the pt bins of those of 'data-data'"):
+        agreement(("data", "wc", "nominal"), (jets, nowhere), (), (scores, scores), Bootstrap(10, 1))
+
+
+def test_samples_without_jets_are_told(finished, tmp_path):
+    folder = finished.output / "evaluated" / "data-mc"
+    for part in ("scores", "columns"):
+        (tmp_path / part).mkdir()
+        pq.write_table(pq.read_table(folder / part / "wc").slice(0, 0), tmp_path / part / "wc")
+    with pytest.raises(AdvtagError, match="no jets of wc in this sample; simulate more events of it"):
+        read_jets(tmp_path, "wc", "BvsL", "deepcsv")
+    (path,) = (finished.simulation / "truth").glob("wc_mc-hidden_4_*.parquet")
+    (tmp_path / "truth").mkdir()
+    pq.write_table(pq.read_table(path).slice(0, 0), tmp_path / "truth" / path.name)
+    with pytest.raises(AdvtagError, match=r"wc_mc-hidden_4_000.parquet: no jets in this sample"):
+        true_flavours([tmp_path / "wc_mc-hidden_4_000.root"], read_jets(folder, "wc", "BvsL", "deepcsv"))
+
+
+def test_without_attacks_nothing_is_left_of_them(finished, tmp_path):
+    """What an earlier run with attacks wrote."""
+    study = finished.model_copy(update={"evaluate_with": (), "output": tmp_path, "workers": 1})
+    (tmp_path / "figures").mkdir()
+    for name in ("residual.csv", "figures/residual.png", "figures/residual.pdf"):
+        (tmp_path / name).write_text("old")
+    files = make_samples(finished, progress=False)
+    write_outcome(study, compare(finished, files, finished.taggers))
+    assert not list(tmp_path.rglob("residual.*"))
+    listed = {each.file for each in read_catalogue(tmp_path / "figures")}
+    assert listed == {path.name for path in (tmp_path / "figures").glob("*.png")}
 
 
 def test_taggers_are_trained(finished, tmp_path):
