@@ -1,9 +1,7 @@
 """What a study leaves: `study.csv`, `study.json`, and figures."""
 
-import csv
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ import numpy as np
 
 from common.files import whole_file
 from common.provenance import provenance
+from common.tables import write_table
 from configs.study import Study
 from plots.catalogue import CATALOGUE, About, Listed, write_catalogue
 from plots.jobs import Job, draw_all
@@ -18,7 +17,7 @@ from plots.residual import RESIDUAL, write_residuals
 from plots.residual_figures import residual_figure
 from study.attacks import coverage, uncertainties
 from study.compare import Outcome
-from study.conclude import comparisons, rows, sentences
+from study.conclude import Row, comparisons, rows, sentences
 from study.figures import KIND, study_figures
 
 TABLE, NUMBERS, FIGURES = "study.csv", "study.json", "figures"
@@ -52,7 +51,7 @@ def write_outcome(study: Study, outcome: Outcome) -> Path:
         about = About(KIND, "shifts under attacks and true shifts", taggers=study.names, attacks=study.evaluate_with)
         options = {"true": true, "label": study.label}
         jobs.append(Job(folder / "residual.png", residual_figure, attacked, options, about))
-    write_csv(study.output / TABLE, table)
+    write_table(study.output / TABLE, Row, table)
     with whole_file(study.output / NUMBERS) as aside:
         aside.write_text(page, encoding="utf-8")
     for path in (study.output / RESIDUAL, *folder.glob("residual.p*"), folder / CATALOGUE):
@@ -62,18 +61,6 @@ def write_outcome(study: Study, outcome: Outcome) -> Path:
     draw_all(jobs, study.workers, lambda: None)
     write_catalogue(folder, [Listed(job.path.name, job.about) for job in jobs if job.about is not None])
     return study.output
-
-
-def write_csv(path: Path, table: Sequence[Any]) -> None:
-    """Write dataclasses as CSV, whole or not at all; what is undefined is empty."""
-    with whole_file(path) as aside, aside.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(field.name for field in fields(table[0]))
-        for row in table:
-            writer.writerow(
-                cell if isinstance(cell, str) else "" if np.isnan(cell) else f"{cell:.6g}"
-                for cell in asdict(row).values()
-            )
 
 
 def _finite(value: Any) -> Any:
