@@ -7,7 +7,7 @@ Layout of the output folder, every PNG with a PDF beside it; `figures.json` list
     REGION/flavours/VARIABLE.png    shapes by flavour, raw and distorted, if there are attacks
     REGION/roc_SCORE.png            every tagger, raw and attacked
     REGION/cutflow.png
-    REGION/correlations.png         data, MC and their difference; correlations_TAGGER_ATTACK.png; if they were filled
+    REGION/correlations.png         data, MC and their difference; correlations/TAGGER/ATTACK.png; if they were filled
     REGION/residual.png             shifts of efficiencies under attacks, see plots.residual
     training/                       auc_vs_epoch_BvsL.png, roc_vs_epoch_BvsL.png, ..., susceptibility.png,
                                     loss_vs_epoch.png, scan.png

@@ -10,9 +10,9 @@ from scipy import optimize, stats
 from scipy.spatial.distance import jensenshannon
 
 from common.distances import js_distance
+from plots import statistics_html
 from plots.compare import Bins, chi2_test, effective, enough, js_null, ks_test
 from plots.statistics import Row, statistics, write_statistics
-from plots.statistics_html import statistics_html
 from plots.systematics import band, covariance, differences, sources
 
 
@@ -270,15 +270,6 @@ def test_csv(rows, tmp_path):
         assert line["shift_chi2"] == ("" if row.attack == "raw" else f"{row.shift_chi2:.6g}")
 
 
-def test_html(rows):
-    text = statistics_html("ttbar", rows)
-    visible = sum(r.verdict == "visible" for r in rows if (r.tagger, r.attack, r.kind) == ("nominal", "pgd", "input"))
-    assert f'<td>pgd</td><td class="text">nominal</td><td class="text">{visible} of 1' in text
-    assert f"<td>{rows[0].chi2:.1f}/{rows[0].ndf}</td><td>{rows[0].p:.3g}</td>" in text
-    lines = text.split("<details>")[1].split("<tr")
-    assert [line.count("<td>Jet_pt</td>") for line in lines] == [0, 0, 1, 1, 0, 0]  # a row for each tagger
-    hostile = dataclasses.replace(rows[1], variable="<i>", tagger="<b>x", attack="<u>", region="<s>")
-    page = statistics_html("<s>", [hostile])
-    assert not any(name in page for name in ("<i>", "<b>x", "<u>", "<s>"))
-    assert "too few jets to say" in statistics_html("r", [dataclasses.replace(rows[1], verdict="", region="r")])
-    assert statistics_html("none", rows) == "<h3>none</h3>"
+def test_the_shape_of_one_bin_has_no_cell():
+    assert [cell.text for cell in statistics_html.test(0.0, 0, np.nan)] == [statistics_html.NONE] * 2
+    assert statistics_html.test(8.0, 4, 0.5)[0].text == "8.0/4"
