@@ -27,5 +27,5 @@ def archive(extra: Iterable[str] = ()) -> bytes:
                     sources.write(path, path.relative_to(root))
         for name in extra:
             sources.write(root / name, name)
-        sources.writestr(COMMIT, commit())
+        sources.writestr(zipfile.ZipInfo(COMMIT), commit())  # of no date: the same sources are the same bytes
     return packed.getvalue()

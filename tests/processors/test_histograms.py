@@ -54,7 +54,7 @@ def evaluated(tagger, attack, inputs, flavour):
 
 
 def slow_scores(tagger, values, present, classes):
-    """Discriminators of one jet, with numpy and the definitions written out."""
+    """Discriminators and node outputs of one jet, with numpy and the definitions written out."""
     logits = tagger(values[None], present[None])[0].detach().numpy().astype(np.float64)
     p = dict(zip(classes, np.exp(logits) / np.exp(logits).sum(), strict=True))
     b = p["b"] + p.get("bb", 0)
@@ -63,6 +63,10 @@ def slow_scores(tagger, values, present, classes):
         "BvsC": b / (b + p["c"]),
         "CvsL": p["c"] / (p["c"] + p["udsg"]),
         "CvsB": p["c"] / (p["c"] + b),
+        "prob_b": b,
+        "prob_bb": p.get("bb", -1.0),
+        "prob_c": p["c"],
+        "prob_udsg": p["udsg"],
     }
 
 
