@@ -21,6 +21,7 @@ from plots.style import (
     fill_colours,
     headline,
     poisson_errors,
+    steps,
     tagger_styles,
 )
 
@@ -101,7 +102,7 @@ def draw_stack(axes: Axes, s: Stack, colours: dict[str, str], styles: dict[str, 
         )
         draw_bands(axes, s, s.mc, np.ones_like(s.mc))
     for (tagger, attack), values in s.distorted.items():
-        axes.stairs(values, s.edges, baseline=None, **line(colours[attack], styles[tagger]))
+        steps(axes, values, s.edges, baseline=None, **line(colours[attack], styles[tagger]))
     if s.data is not None:
         errors = poisson_errors(s.data, s.data_variance)
         worth = (s.data > 0) | (s.mc > 0)
@@ -113,9 +114,9 @@ def draw_bands(axes: Axes, s: Stack, middle: Array, unit: Array) -> None:
     unit = np.where(unit > 0, unit, np.inf)
     if s.systematic is not None:
         down, up = np.sqrt(s.systematic**2 + s.mc_variance) / unit
-        axes.stairs(middle + up, s.edges, baseline=middle - down, fill=True, **TOTAL)
+        steps(axes, middle + up, s.edges, baseline=middle - down, fill=True, **TOTAL)
     error = np.sqrt(s.mc_variance) / unit
-    axes.stairs(middle + error, s.edges, baseline=middle - error, fill=True, **BAND)
+    steps(axes, middle + error, s.edges, baseline=middle - error, fill=True, **BAND)
 
 
 def draw_data_ratio(axes: Axes, s: Stack, half: float) -> None:
@@ -144,7 +145,7 @@ def draw_distortion(axes: Axes, s: Stack, colours: dict[str, str], styles: dict[
     axes.axhline(1, color="black", linewidth=0.8)
     axes.set_ylabel("distorted / raw", fontsize=13)
     for (tagger, attack), values in s.distorted.items():
-        axes.stairs(ratio(values, s), s.edges, baseline=None, **line(colours[attack], styles[tagger]))
+        steps(axes, ratio(values, s), s.edges, baseline=None, **line(colours[attack], styles[tagger]))
 
 
 def line(colour: str, style: Any) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from common.histograms import RAW
 from plots.frame import distortion_limits, empty, finish, side_text, vertical_range
 from plots.shapes import filled
 from plots.stack import Drawing, Stack, ratio, stack
-from plots.style import FLAVOURS, Array, attack_colours, cms_style, headline, plain, tagger_styles
+from plots.style import FLAVOURS, Array, attack_colours, cms_style, headline, plain, steps, tagger_styles
 
 SHOWN = {"b": ("b", "bb"), "c": ("c",), "udsg": ("udsg",)}
 """Flavours of each column."""
@@ -85,13 +85,13 @@ def draw_flavour(
     column[0].text(0.96, 0.96, f"{name} jets", fontsize=14, transform=column[0].transAxes, ha="right", va="top")
     for tagger, s in parts.items():
         if len(parts) == 1:
-            column[0].stairs(s.mc, s.edges, baseline=0, fill=True, color=FLAVOURS[name])
+            steps(column[0], s.mc, s.edges, baseline=0, fill=True, color=FLAVOURS[name])
         else:
-            column[0].stairs(s.mc, s.edges, baseline=None, color="black", linestyle=styles[tagger])
+            steps(column[0], s.mc, s.edges, baseline=None, color="black", linestyle=styles[tagger])
         for (of, attack), values in s.distorted.items():
             look = {"color": colours[attack], "linestyle": styles[of], "linewidth": 1.4}
-            column[0].stairs(values, s.edges, baseline=None, **look)
-            column[1].stairs(ratio(values, s), s.edges, baseline=None, **look)
+            steps(column[0], values, s.edges, baseline=None, **look)
+            steps(column[1], ratio(values, s), s.edges, baseline=None, **look)
     column[1].axhline(1, color="black", linewidth=0.8)
 
 

@@ -9,11 +9,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import EngFormatter, FixedLocator, LogLocator, MaxNLocator, NullFormatter, NullLocator
+from matplotlib.ticker import (
+    EngFormatter,
+    FixedLocator,
+    FuncFormatter,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    NullLocator,
+)
 
 from plots.stack import Stack, ratio
 from plots.style import BAND, TOTAL, fill_colours, headline, plain
 
+MANY_DECADES = 1e3
+"""Range of a logarithmic axis from which it has no minor ticks: each of eight for each decade takes time."""
 LOG_FROM = 300.0
 """Ratio of the fullest to the emptiest bin from which the y axis is logarithmic."""
 
@@ -47,6 +57,11 @@ def distortion_limits(axes: Axes, stacks: Sequence[Stack]) -> None:
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
+def power_text(value: float, place: int | None = None) -> str:
+    """A power of ten as on a linear axis: 0.001, 1, 100, 10k."""
+    return f"{value:g}" if value < 1000 else str(EngFormatter(sep="")(value, place))
+
+
 def vertical_range(main: Axes, stacks: Sequence[Stack], *, log: bool | None = None) -> None:
     """Scale and range of the y axis so that all contents are in it."""
     tops = [v for s in stacks for v in (s.mc, s.data, *s.distorted.values()) if v is not None]
@@ -58,6 +73,9 @@ def vertical_range(main: Axes, stacks: Sequence[Stack], *, log: bool | None = No
         main.set_yscale("log")
         main.set_ylim(low, top * (top / low) ** 0.12)
         main.yaxis.set_major_locator(LogLocator(numticks=8))
+        main.yaxis.set_major_formatter(FuncFormatter(power_text))  # mathtext would be parsed anew for every figure
+        if top / low > MANY_DECADES:
+            main.yaxis.set_minor_locator(NullLocator())
     else:
         main.set_ylim(0, 1.15 * top if top > 0 else 1)
         main.yaxis.set_major_formatter(EngFormatter(sep=""))
