@@ -93,7 +93,8 @@ def steps(axes: Axes, values: Array, edges: Array, *, baseline: Array | float | 
     colour = look.pop("color", None)
     if colour is not None:
         look |= {"facecolor": colour, "linewidth": 0} if look.get("fill") else {"edgecolor": colour}
-    axes.add_artist(StepPatch(values, edges, baseline=baseline, **{"fill": False, **look}))
+    options: dict[str, Any] = {"fill": False, "baseline": baseline, **look}
+    axes.add_artist(StepPatch(values, edges, **options))
 
 
 def headline(left: Axes, right: Axes, label: str, luminosity: float | None = None) -> None:
