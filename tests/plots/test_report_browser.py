@@ -197,7 +197,7 @@ def test_figures_are_chosen(open_page, linked) -> None:
         assert shown(page) == expected, page.url
         page.get_by_role("button", name="clear").click()
         expect(page.locator("#count")).to_have_text(f"{len(figures)} of {len(figures)} figures")
-        assert "#" not in page.url
+        expect(page).not_to_have_url(re.compile("#"))
 
 
 def test_a_choice_applies_to_tables(open_page, one, rows) -> None:
@@ -303,7 +303,7 @@ def test_a_figure_is_enlarged(open_page, made) -> None:
     address = page.url
     page.keyboard.press("Escape")
     expect(dialog).to_be_hidden()
-    assert "figure=" not in page.url
+    expect(page).not_to_have_url(re.compile("figure="))  # set by the event that follows the closing
     assert page.evaluate("document.activeElement.closest('figure').dataset.file") == files[-2]
     page.keyboard.press("Enter")
     expect(dialog).to_be_visible()
@@ -324,7 +324,7 @@ def test_links_lead_to_figures_and_sections(open_page, one) -> None:
     bar = page.locator(".bar").bounding_box()
     assert page.locator("#statistics h2").bounding_box()["y"] >= bar["y"] + bar["height"]
     assert page.locator("#selection [name=region]").input_value() == "dijet"
-    assert page.url.endswith("#region=dijet&section=statistics")
+    expect(page).to_have_url(re.compile("#region=dijet&section=statistics$"))
     page.locator("#summary td a", has_text="vertexMass").first.click()
     expect(page.locator("#large-title")).to_contain_text("vertexMass")
     page.keyboard.press("Escape")
