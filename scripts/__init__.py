@@ -1,0 +1,1 @@
+"""Batch systems for tests, and what else a developer runs from a checkout."""
