@@ -2,6 +2,7 @@
 
 import shlex
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from common.errors import AdvtagError
@@ -34,32 +35,39 @@ def resubmit(folder: Path, ledger: Ledger) -> str:
             local.submit(folder) if ledger.kind == "local" else pool.submit_dag(folder, ledger, "jobs.dag", again=True)
         )
         ledger.submissions.append({"number": number, "stage": "", "items": ""})
-    for stage, items in ledger.stages.items():
-        chosen = [Item(**item) for item in items if f"{stage}/{item['label']}" in again]
-        if chosen and ledger.kind != "local" and not ledger.dag:
-            ledger.submissions.append(_some(folder, ledger, stage, chosen))
+    else:
+        _some(folder, ledger, again)
     ledger.write(folder)
     return f"{len(again)} job{'s' if len(again) > 1 else ''} submitted again ({ledger.kind} {ledger.numbers[-1]})"
 
 
-def _some(folder: Path, ledger: Ledger, stage: str, items: list[Item]) -> dict[str, str]:
-    """Submit some items of a stage, by a copy of its description that names another list of items."""
-    turn = f"{stage}.{len(ledger.submissions) + 1}"
+def _some(folder: Path, ledger: Ledger, again: Sequence[str]) -> None:
+    """Submit some jobs, each stage by a copy of its description that names another list of items."""
+    turns: dict[str, str] = {}
+    for stage, items in ledger.stages.items():
+        chosen = [Item(**item) for item in items if f"{stage}/{item['label']}" in again]
+        if chosen:
+            turns[stage] = f"{stage}.{len(ledger.submissions) + 1}"
+            _write_turn(folder, ledger, stage, turns[stage], chosen)
+    if ledger.kind == "slurm":
+        numbers = slurm.submit(folder, [f"{turn}.sub" for turn in turns.values()])
+    else:
+        numbers = [pool.submit(folder, ledger, f"{turn}.sub") for turn in turns.values()]
+    for number, (stage, turn) in zip(numbers, turns.items(), strict=True):
+        ledger.submissions.append({"number": number, "stage": stage, "items": f"{turn}.items"})
+
+
+def _write_turn(folder: Path, ledger: Ledger, stage: str, turn: str, items: Sequence[Item]) -> None:
     (folder / f"{turn}.items").write_text(htcondor.item_list(items), encoding="utf-8")
     text = (folder / f"{stage}.sub").read_text(encoding="utf-8").replace(f"{stage}.items", f"{turn}.items")
     if ledger.kind == "slurm":
         count = len(ledger.stages[stage])
         text = text.replace(f"--array=0-{count - 1}", f"--array=0-{len(items) - 1}", 1)
+        text = text.replace(f"--output={stage}-%a", f"--output={turn}-%a", 1)
     (folder / f"{turn}.sub").write_text(text, encoding="utf-8")
     for item in items:
         if ledger.kind == "htcondor":  # begins anew: what came back of the failed one would be taken for its result
             shutil.rmtree(folder / "items" / item.label / OUT, ignore_errors=True)
-    submit = (
-        slurm.submit(folder, [f"{turn}.sub"])[0]
-        if ledger.kind == "slurm"
-        else pool.submit(folder, ledger, f"{turn}.sub")
-    )
-    return {"number": submit, "stage": stage, "items": f"{turn}.items"}
 
 
 def remove(folder: Path, ledger: Ledger) -> None:
@@ -71,7 +79,9 @@ def remove(folder: Path, ledger: Ledger) -> None:
     if ledger.kind == "local":
         local.remove(folder)
     elif ledger.kind == "slurm":
-        slurm.remove(ledger.numbers)
+        slurm.remove(ledger)
+        ledger.submissions = [{**entry, "removed": "yes"} for entry in ledger.submissions]  # Slurm itself forgets it
+        ledger.write(folder)
     else:
         pool.remove(ledger)
 

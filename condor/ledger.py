@@ -33,7 +33,8 @@ class Ledger:
     expected: dict[str, Any] = field(default_factory=dict)
     """What the parts of a processor must add up to, see `condor.parts`."""
     submissions: list[dict[str, str]] = field(default_factory=list)
-    """Each time that jobs were submitted: `number` of the batch system, `stage` and the file of its `items`."""
+    """Each time that jobs were submitted: `number` of the batch system, `stage` and the file of its `items`; `removed`,
+    if they were, from a Slurm."""
     format: int = FORMAT
 
     @property

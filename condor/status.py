@@ -33,10 +33,14 @@ def states(folder: Path, ledger: Ledger) -> dict[str, State]:
         AdvtagError: the batch system does not answer
     """
     known = queue(folder, ledger)
+    tasks = slurm.tasks(folder, ledger) if ledger.kind == "slurm" else {}
     found = {}
     for stage, item in ledger.items():
         place = f"{stage}/{item.label}"
-        now, left = known.get(place), ended(folder / "items" / item.label, alive=bool(known))
+        # Slurm's queue has all that have not ended; HTCondor's DAG and max_materialize submit some later
+        now, left = known.get(place), ended(folder / "items" / item.label, alive=bool(known) and not tasks)
+        if place in tasks:
+            left = slurm.explained(left, tasks[place], last_words(tasks[place].log))
         # a spooled job stays in the queue after its end
         found[place] = left if now is None or (now.word == ENDING and left.word in (DONE, FAILED)) else now
     return found

@@ -124,9 +124,11 @@ def launch(folder: Path, ledger: Ledger) -> None:
     try:
         start(folder, ledger)
     except BaseException:
-        if ledger.kind == "htcondor":  # interrupted, perhaps after the jobs were taken
-            with suppress(AdvtagError):
+        with suppress(AdvtagError):  # interrupted, perhaps after the jobs were taken
+            if ledger.kind == "htcondor":
                 pool.remove(ledger)
+            elif ledger.kind == "slurm":
+                slurm.remove(ledger)
         shutil.rmtree(folder, ignore_errors=True)
         raise
 

@@ -71,7 +71,7 @@ class Site(Section):
     shared: bool = False
     """Workers see the data of this machine under the same names."""
     directives: dict[Directive, Line] = Field(default_factory=dict)
-    """More lines of the job file: `key = value` for HTCondor, `--key=value` for Slurm."""
+    """More lines of the job file: `key = value` for HTCondor; `--key=value` for Slurm, `--key` if there is no value."""
     environment: dict[Variable, Line] = Field(default_factory=dict)
     """More environment variables of the jobs. No secrets: the job file holds them."""
 
