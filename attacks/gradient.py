@@ -97,11 +97,11 @@ def _differentiate(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradient in physical inputs, before coupled ones are followed; objective; logits."""
     # in standardised space, and from there by hand: two passes less
-    seen = tagger.standardise(values.detach(), inputs.present).requires_grad_()
+    logits, back = tagger.vjp(tagger.standardise(values.detach(), inputs.present), inputs.present)
     with torch.enable_grad():
-        logits = tagger.network(seen, inputs.present)
-        losses = objective(logits, target)
-        (gradient,) = torch.autograd.grad(losses.sum(), seen)
+        losses = objective(logits.requires_grad_(), target)
+        (slope,) = torch.autograd.grad(losses.sum(), logits)
+    gradient = back(slope)
     tagger.physical_gradient_(gradient, inputs.present)
     if not torch.isfinite(gradient.sum()) and not torch.isfinite(gradient).all():
         raise AdvtagError("the gradient of the loss is not finite: the tagger's weights or its widths are not usable")

@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 Objective = Callable[[Tensor, Tensor], Tensor]
 """(logits, target) to float [jets]; higher is worse for the tagger."""
@@ -14,14 +13,16 @@ Objective = Callable[[Tensor, Tensor], Tensor]
 class _CrossEntropies(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, target: Tensor) -> Tensor:
-        ctx.save_for_backward(logits, target)
-        return cross_entropy(logits, target, reduction="none")
+        # torch is several times faster over rows of jets than over a few classes side by side
+        logs = logits.T.contiguous().log_softmax(0)
+        ctx.save_for_backward(logs, target)
+        return -logs.gather(0, target[None]).squeeze(0)
 
     @staticmethod
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
-        logits, target = ctx.saved_tensors
-        others = logits.softmax(1).scatter_(1, target[:, None], 0)
-        return others.scatter_(1, target[:, None], -others.sum(1, keepdim=True)).mul_(slope[:, None]), None
+        logs, target = ctx.saved_tensors
+        others = logs.exp().scatter_(0, target[None], 0)
+        return others.scatter_(0, target[None], -others.sum(0, keepdim=True)).mul_(slope).T.contiguous(), None
 
 
 def cross_entropies(logits: Tensor, target: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ anything.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from models.features import FeatureSet
 from models.groups import Slots
 from models.networks import NETWORKS
 from models.networks.candidates import Candidates
+from models.networks.deepcsv import DeepCSV
 from models.standardise_kernel import fill_standardised, to_physical_gradient
 
 FORMAT = 1
@@ -106,6 +107,18 @@ class Tagger(nn.Module):
             fill_standardised(*known)
             return seen
         return torch.where(present, (values - self.mean) / self.std, self.absent_at)
+
+    def vjp(self, seen: Tensor, present: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """Logits from what the network sees, and the function that takes a slope in them, [jets, classes], back to it,
+        [jets, features], once (`torch.func.vjp`); parameters get no gradient. A network may have a quicker way than
+        autograd, which hooks on the network as a whole do not see.
+        """
+        if type(self.network) is DeepCSV and not self.network.training:
+            return self.network.vjp(seen)
+        free = seen.detach().requires_grad_()
+        with torch.enable_grad():
+            logits: Tensor = self.network(free, present)
+        return logits.detach(), lambda slope: torch.autograd.grad(logits, free, slope)[0]
 
     def physical_gradient_(self, gradient: Tensor, present: Tensor) -> Tensor:
         """Turn a gradient in what the network sees into one in physical values, both [jets, features], in place."""

@@ -154,8 +154,8 @@ def test_parameter_gradients_are_untouched(make_attack, make_tagger, make_jets, 
 def test_mode_is_restored_and_dropout_is_off(make_attack, make_tagger, make_jets, training) -> None:
     tagger, (inputs, target) = make_tagger(dropout=0.5).train(training), make_jets(50)
     seen = []
-    handle = tagger.network.register_forward_hook(
-        lambda module, *_: seen.extend(layer.training for layer in module.modules())
+    handle = tagger.network.layers[0].register_forward_hook(
+        lambda *_: seen.extend(layer.training for layer in tagger.network.modules())
     )
     attack = make_attack(0.1)
     first, second = attack(tagger, inputs, target), attack(tagger, inputs, target)
@@ -170,7 +170,7 @@ def test_mode_is_restored_and_dropout_is_off(make_attack, make_tagger, make_jets
 def test_those_that_aim_look_at_the_tagger(make_aimed, make_tagger, make_jets) -> None:
     tagger, (inputs, target) = make_tagger(), make_jets(20)
     calls = []
-    tagger.network.register_forward_hook(lambda *_: calls.append(1))
+    tagger.network.layers[0].register_forward_hook(lambda *_: calls.append(1))
     make_aimed(0.1)(tagger, inputs, target)
     assert calls
 

@@ -310,7 +310,7 @@ def test_stronger_than_fgsm_on_a_curved_loss(make_tagger, make_jets, seed) -> No
 def test_no_wasted_passes(make_tagger, make_jets, monkeypatch, restarts, norm) -> None:
     tagger, (inputs, target) = make_tagger(), make_jets(20)
     forwards, backwards, intervals = [], [], []
-    tagger.network.register_forward_pre_hook(lambda *_: forwards.append(1))
+    tagger.network.layers[0].register_forward_pre_hook(lambda *_: forwards.append(1))
     grad, interval = torch.autograd.grad, Budget.interval
     monkeypatch.setattr(torch.autograd, "grad", lambda *args: (backwards.append(1), grad(*args))[1])
     monkeypatch.setattr(Budget, "interval", lambda *args: (intervals.append(1), interval(*args))[1])

@@ -107,6 +107,7 @@ def test_only_forward_passes(make_tagger, make_jets, monkeypatch) -> None:
 
     monkeypatch.setattr(torch.autograd, "grad", refuse)
     monkeypatch.setattr(torch.Tensor, "backward", refuse)
+    monkeypatch.setattr(type(tagger), "vjp", refuse)
     tagger.network.register_forward_pre_hook(lambda _, args: gradients.append(args[0].requires_grad))
     Square(Budget(epsilon=0.1), queries=40)(tagger, inputs, target)
     assert gradients == [False] * 40

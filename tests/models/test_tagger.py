@@ -379,3 +379,34 @@ def test_standardisation_that_cannot_be_is_refused(mean: float, std: float) -> N
 def test_classes_that_discriminators_cannot_use_are_refused(classes: tuple[str, ...]) -> None:
     with pytest.raises(ValueError, match="expected b, c, udsg"):
         Tagger(load_features("nanoaod"), classes, torch.zeros(20), torch.ones(20))
+
+
+@pytest.mark.parametrize("hidden", [1, 5])
+@pytest.mark.parametrize("mixed", [False, True])
+def test_vjp_is_that_of_autograd(hidden, mixed) -> None:
+    tagger = make(parameters={"hidden": hidden})
+    values, present = jets(300)
+    slope = torch.randn(300, len(CLASSES), generator=torch.manual_seed(2))
+    seen = tagger.standardise(values, present)
+    with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+        free = seen.clone().requires_grad_()
+        expected = tagger.network(free, present)
+        (expected_back,) = torch.autograd.grad(expected, free, slope.to(expected.dtype))
+        logits, back = tagger.vjp(seen, present)
+        found = back(slope.to(logits.dtype))
+    assert logits.dtype == (torch.bfloat16 if mixed else torch.float32)
+    assert torch.equal(logits, expected)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, expected_back)
+    assert not logits.requires_grad
+    assert all(parameter.grad is None for parameter in tagger.parameters())
+
+
+def test_vjp_of_a_network_that_trains_has_dropout() -> None:
+    tagger = make(parameters={"dropout": 0.5}).train()
+    values, present = jets(50)
+    first, second = (tagger.vjp(tagger.standardise(values, present), present) for _ in range(2))
+    assert not torch.equal(first[0], second[0])
+    slopes = [back(torch.ones(50, len(CLASSES))) for _, back in (first, second)]
+    assert slopes[0].shape == values.shape
+    assert not torch.equal(*slopes)
