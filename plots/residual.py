@@ -14,14 +14,12 @@ sum w^2, are above its cut: where the cut lies, and what an attack does to so fe
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import hist
 import numpy as np
 
 from common.errors import AdvtagError
 from common.histograms import RAW, TRANSFER, HistogramFile
-from common.tables import write_table
 from plots.shapes import contents, filled, regions_of, scaled, varied
 from plots.statistics import CORRELATIONS, Row
 from plots.style import Array
@@ -253,8 +251,3 @@ def passing(values: Array, variances: Array) -> tuple[Array, Array]:
     part = above(values) / total
     squares = (1 - 2 * part) * above(variances) + part**2 * total_variance
     return part, np.sqrt(squares.clip(0)) / total
-
-
-def write_residuals(rows: Iterable[Residual], path: Path) -> None:
-    """Write the table as CSV, see `common.tables`."""
-    write_table(path, Residual, rows)

@@ -30,18 +30,19 @@ from common.errors import AdvtagError
 from common.files import whole_file
 from common.histograms import HistogramFile
 from common.progress import progress_bar
+from common.tables import write_table
 from plots.catalogue import About, Listed, write_catalogue
 from plots.correlation_figures import correlation_figures
 from plots.figures import Style, filled_in, histogram_figures, training_figures
 from plots.histories import Histories
 from plots.inspection import Inspection, inspection_figures
 from plots.jobs import Job, draw_all, file_name
-from plots.residual import RESIDUAL, residuals, write_residuals
+from plots.residual import RESIDUAL, Residual, residuals
 from plots.residual_figures import residual_figures
 from plots.roc import auc_table
 from plots.scan import Scan
 from plots.shapes import regions_of
-from plots.statistics import STATISTICS, statistics, write_statistics
+from plots.statistics import STATISTICS, Row, statistics
 
 AUC = "auc.json"
 RESIDUALS = About("residual", "Uncertainties from attacks")
@@ -125,10 +126,10 @@ class Tables:
         """Write those that hold something; return their paths."""
         with whole_file(folder / AUC) as aside:
             aside.write_text(json.dumps(self.areas, indent=1, allow_nan=False))
-        write_statistics(self.statistics, folder / STATISTICS)
+        write_table(folder / STATISTICS, Row, self.statistics)
         if not self.residuals:
             return [folder / AUC, folder / STATISTICS]
-        write_residuals(self.residuals, folder / RESIDUAL)
+        write_table(folder / RESIDUAL, Residual, self.residuals)
         return [folder / name for name in (AUC, STATISTICS, RESIDUAL)]
 
 

@@ -23,7 +23,6 @@ import numpy as np
 from common.distances import js_distance
 from common.errors import AdvtagError
 from common.histograms import RAW, HistogramFile
-from common.tables import write_table
 from plots.compare import NAN, Bins, chi2_test, js_null, ks_test
 from plots.correlations import Moved, Samples, attacked, attacks_in, compare, samples
 from plots.pearson import Estimate
@@ -255,13 +254,8 @@ def mc_of(shapes: hist.Hist) -> list[str]:
     return [name for name in shapes.axes["flavour"] if name != "data"]
 
 
-def write_statistics(rows: Iterable[Row], path: Path) -> None:
-    """Write the table as CSV, see `common.tables`."""
-    write_table(path, Row, rows)
-
-
 def read_statistics(path: Path) -> list[Row]:
-    """Read a table that `write_statistics` wrote.
+    """Read the table of a folder of figures (`common.tables.write_table`).
 
     Raises:
         AdvtagError: it is no such table.

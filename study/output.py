@@ -13,7 +13,7 @@ from common.tables import write_table
 from configs.study import Study
 from plots.catalogue import CATALOGUE, About, Listed, write_catalogue
 from plots.jobs import Job, draw_all
-from plots.residual import RESIDUAL, write_residuals
+from plots.residual import RESIDUAL, Residual
 from plots.residual_figures import residual_figure
 from study.attacks import coverage, uncertainties
 from study.compare import Outcome
@@ -57,7 +57,7 @@ def write_outcome(study: Study, outcome: Outcome) -> Path:
     for path in (study.output / RESIDUAL, *folder.glob("residual.p*"), folder / CATALOGUE):
         path.unlink(missing_ok=True)
     if attacked:
-        write_residuals(attacked, study.output / RESIDUAL)
+        write_table(study.output / RESIDUAL, Residual, attacked)
     draw_all(jobs, study.workers, lambda: None)
     write_catalogue(folder, [Listed(job.path.name, job.about) for job in jobs if job.about is not None])
     return study.output

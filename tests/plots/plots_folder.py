@@ -7,9 +7,10 @@ from pathlib import Path
 from PIL import Image
 
 from common.histograms import HistogramFile
+from common.tables import write_table
 from plots.catalogue import About, Listed, write_catalogue
 from plots.roc import auc_table
-from plots.statistics import statistics, write_statistics
+from plots.statistics import Row, statistics
 
 TAGGERS, ATTACKS = ("nominal", "adversarial"), ("noise", "fgsm", "pgd")
 ODD = "50% <b>\"a&b\"</b> 'x' #1 </script><!-- é"
@@ -52,4 +53,4 @@ def make_folder(folder: Path, file: HistogramFile, regions: Iterable[str]) -> li
 def write_tables(folder: Path, file: HistogramFile, regions: list[str]) -> None:
     """The table of AUCs and that of statistics."""
     (folder / "auc.json").write_text(json.dumps(auc_table(file, regions)))
-    write_statistics(statistics(file, regions), folder / "statistics.csv")
+    write_table(folder / "statistics.csv", Row, statistics(file, regions))

@@ -9,6 +9,7 @@ import torch
 
 from common.correlations import ALONE, Sums
 from common.histograms import Dataset, HistogramFile
+from common.tables import write_table
 from plots.catalogue import About
 from plots.correlation_figures import correlation_figures
 from plots.correlations import (
@@ -23,7 +24,7 @@ from plots.correlations import (
 )
 from plots.input_matrices import LABELLED, label_size, ticks_of
 from plots.pearson import estimate, shift_variance
-from plots.statistics import correlation_rows, read_statistics, write_statistics
+from plots.statistics import Row, correlation_rows, read_statistics
 from processors.correlations import products
 
 INPUTS = 6
@@ -292,7 +293,7 @@ def test_rows_of_the_table(tmp_path):
     assert raw.largest_p > 1e-3
     assert moved.largest_p < 1e-6  # data follow the raw MC
     assert "ip_0" in moved.pair
-    write_statistics([raw, moved], tmp_path / "statistics.csv")
+    write_table(tmp_path / "statistics.csv", Row, [raw, moved])
     back = read_statistics(tmp_path / "statistics.csv")
     assert [row.pair for row in back] == [raw.pair, moved.pair]
     assert back[1].largest_pull == pytest.approx(moved.largest_pull, rel=1e-5)

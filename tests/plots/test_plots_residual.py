@@ -8,8 +8,9 @@ import pytest
 
 from common.errors import AdvtagError
 from common.histograms import AXES, Dataset, HistogramFile
+from common.tables import write_table
 from models.classes import DISCRIMINATORS
-from plots.residual import NOT_MADE, hidden, passing, residuals, verdict_of, worst, write_residuals
+from plots.residual import NOT_MADE, Residual, hidden, passing, residuals, verdict_of, worst
 from plots.residual_figures import residual_figure, residual_figures
 from plots.statistics import Row, statistics
 
@@ -188,7 +189,7 @@ def test_table_and_figure(toy, tmp_path):
     rows = residuals(toy, statistics(toy, ["ttbar"]))
     assert {row.region for row in rows} == {"ttbar"}
     assert {row.working_point for row in rows} == {"loose", "medium"}  # too few light jets for a tight one
-    write_residuals(rows, tmp_path / "residual.csv")
+    write_table(tmp_path / "residual.csv", Residual, rows)
     with (tmp_path / "residual.csv").open() as stream:
         read = list(csv.DictReader(stream))
     assert len(read) == len(rows) == 2 * 2 * 3 * 3

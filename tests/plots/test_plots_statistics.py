@@ -10,9 +10,10 @@ from scipy import optimize, stats
 from scipy.spatial.distance import jensenshannon
 
 from common.distances import js_distance
+from common.tables import write_table
 from plots import statistics_html
 from plots.compare import Bins, chi2_test, effective, enough, js_null, ks_test
-from plots.statistics import Row, statistics, write_statistics
+from plots.statistics import Row, statistics
 from plots.systematics import band, covariance, differences, sources
 
 
@@ -259,7 +260,7 @@ def test_data_alone(build_toy, clear):
 
 
 def test_csv(rows, tmp_path):
-    write_statistics(rows, tmp_path / "s.csv")
+    write_table(tmp_path / "s.csv", Row, rows)
     with (tmp_path / "s.csv").open(newline="") as stream:
         read = list(csv.DictReader(stream))
     assert list(read[0]) == [field.name for field in dataclasses.fields(Row)]

@@ -14,11 +14,12 @@ import pytest
 
 from common.errors import AdvtagError
 from common.histograms import RAW, HistogramFile
+from common.tables import write_table
 from plots import report
 from plots.catalogue import About, Listed, write_catalogue
 from plots.report import make_report
 from plots.roc import auc_table
-from plots.statistics import read_statistics, statistics, write_statistics
+from plots.statistics import Row, read_statistics, statistics
 from tests.plots.plots_folder import ODD, draw, make_folder, write_tables
 
 VOID = {"img", "meta", "input", "option", "br"}
@@ -182,7 +183,7 @@ def test_correlations_are_among_the_statistics(small, folder, page, tmp_path) ->
     raw = dataclasses.replace(raw, largest_pull=4.25, largest_p=0.001, pair="a and b")
     moved = dataclasses.replace(raw, tagger="nominal", attack="pgd", verdict="visible", shift_power=0.9)
     moved = dataclasses.replace(moved, shift_chi2=1e9, pair="c and d")
-    write_statistics([*rows, raw, moved], tmp_path / "statistics.csv")
+    write_table(tmp_path / "statistics.csv", Row, [*rows, raw, moved])
     text = make_report(small, tmp_path, title="t").read_text()
     assert "Of 3 pairs of inputs in dijet, the correlation of a and b differs most: pull 4.2, p = 0.001 for" in text
     assert "Correlations between inputs are not" not in text
