@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test test-htcondor programs lint clean
+.PHONY: install demo test test-htcondor test-slurm programs lint clean
 
 install: $(STAMP)
 
@@ -34,6 +34,11 @@ programs:
 test-htcondor: $(STAMP)
 	$(BIN)/python scripts/condor_pool.py install .condor-pool
 	$(BIN)/python -m pytest -m htcondor
+
+# likewise a real Slurm
+test-slurm: $(STAMP)
+	$(BIN)/python scripts/slurm_pool.py install .slurm-pool
+	$(BIN)/python -m pytest -m slurm
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -84,7 +84,8 @@ def start(prefix: Path, local: Path, cpus: int = 4, memory: int = 8000) -> dict[
     files = {"socket": "munge.socket", "key-file": "key/munge.key", "pid-file": "munged.pid"}
     files |= {"log-file": "log/munged", "seed-file": "key/seed"}
     try:
-        run(prefix / "sbin/munged", *(f"--{key}={local / file}" for key, file in files.items()))
+        # by force: it would like everyone to reach its socket, also below a folder of this user's own
+        run(prefix / "sbin/munged", "--force", *(f"--{key}={local / file}" for key, file in files.items()))
         run(local / "slurmctld", environment=all_variables)
         run(local / "slurmd", "-d", local / "slurmstepd", environment=all_variables)
         end = time.monotonic() + PATIENCE

@@ -3,14 +3,13 @@
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from scripts.condor_pool import PoolError, install, start, stop
+from scripts import condor_pool
+from tests.batch import ROOT, running
 
-ROOT = Path(__file__).parent.parent.parent
 BARE = """\
 #!{python} -I
 import runpy, sys
@@ -30,31 +29,12 @@ def jobs(*states):
     return told.stdout.split()
 
 
-def wait_until(condition, seconds=60):
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end, f"not within {seconds} s"
-        time.sleep(0.3)
-    return found
-
-
 @pytest.fixture(scope="session")
 def pool(tmp_path_factory):
     """Folder of a running pool, whose commands come first on the PATH."""
     prefix = Path(os.environ.get("ADVTAG_CONDOR_POOL", ROOT / ".condor-pool"))
-    local = tmp_path_factory.mktemp("condor")
-    before = dict(os.environ)
-    try:
-        install(prefix)
-        os.environ.update(start(prefix, local))
-    except PoolError as error:
-        if os.environ.get("CI") == "true":
-            raise
-        pytest.skip(f"no HTCondor pool: {error}")
-    yield local
-    stop(local)
-    os.environ.clear()
-    os.environ.update(before)
+    with running(condor_pool, prefix, tmp_path_factory.mktemp("condor")) as local:
+        yield local
 
 
 @pytest.fixture(scope="session")

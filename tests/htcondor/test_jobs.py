@@ -17,16 +17,15 @@ from condor.job import Item, Job
 from condor.ledger import read_ledger
 from condor.pool import queue
 from condor.process import submit_parts
-from condor.state import DONE, ENDED, FAILED, HELD, IDLE, REMOVED, RUNNING
+from condor.state import DONE, FAILED, HELD, IDLE, REMOVED, RUNNING
 from condor.status import states, why_idle
 from condor.train import Sweep, submit_training
 from configs.load import load_analysis
 from configs.sites import load_site
 from processors.jobs import make_columns, make_histograms
 from processors.parts import expected, parts_of, put_together
+from tests.batch import check_columns, check_histograms, ended, small_analysis, uninterrupted, wait_until
 from tests.condor.conftest import odd_place  # noqa: F401 - a fixture
-from tests.htcondor.conftest import wait_until
-from tests.htcondor.test_pool import check_columns, check_histograms
 
 pytestmark = pytest.mark.htcondor
 SMALL = [f"python={sys.executable}", "memory=1GB", "disk=100MB"]
@@ -53,32 +52,6 @@ def submit(pool, odd_place):  # noqa: F811
     yield go
     for folder in made:
         remove(folder, read_ledger(folder))
-
-
-def ended(folder, ledger, seconds=120):
-    """States of all jobs, once all have ended."""
-
-    def all_ended():
-        found = states(folder, ledger)
-        return found if all(state.word in ENDED for state in found.values()) and not queue(ledger) else None
-
-    return wait_until(all_ended, seconds)
-
-
-def uninterrupted(folder, label, target):
-    """The tagger that the script of the job makes here, without a pause."""
-    target.mkdir()
-    script = (folder / "train.sh").read_text()
-    before, _, after = script.partition("--exit-after ")
-    (target / "train.sh").write_text(f"{before}--exit-after 600 {after.partition(' ')[2]}")
-    for path in [
-        *(folder / "payload").iterdir(),
-        folder / "items" / label / "config.yaml",
-        folder.parents[1] / "columns",
-    ]:
-        (target / path.name).symlink_to(path)
-    subprocess.run(["/bin/sh", "train.sh"], cwd=target, check=True, capture_output=True)
-    return target / "out/taggers" / f"{label}.safetensors"
 
 
 def test_submit_run_collect(submit):
@@ -177,24 +150,10 @@ def test_a_dag_is_rescued(submit):
 def test_parts_of_files_give_what_one_process_does(pool, simulated, taggers, write_config, tmp_path):
     """Columns, histograms and scores; a part that fails is missed, and put right."""
 
-    def config(name):
-        return write_config(
-            name,
-            features="deepcsv",
-            datasets={"ttbar": {"files": str(simulated / "ttbar_mc_11_*.root"), "cross_section": 500.0}},
-            columns={"datasets": ["ttbar"]},
-            attacks={"fgsm": {"kind": "fgsm", "epsilon": 0.05}},
-            histograms={
-                "datasets": ["ttbar"],
-                "taggers": {"nominal": str(taggers["nominal"])},
-                "attacks": ["fgsm"],
-                "precision": "float64",
-                "scores": True,
-            },
-            run={"executor": "iterative", "chunksize": 60},
-        )
-
-    here, there = (load_analysis(config(name)) for name in ("here", "there"))
+    here, there = (
+        load_analysis(small_analysis(write_config, name, simulated, taggers, 60, scores=True))
+        for name in ("here", "there")
+    )
     make_columns(here, progress=False)
     make_histograms(here, progress=False)
     sites = {"columns": load_site("generic", [*SMALL, "shared=true"])}

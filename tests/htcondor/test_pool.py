@@ -4,13 +4,10 @@ import datetime
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
 
-import numpy as np
-import pyarrow.dataset
 import pytest
 import yaml
 from cryptography import x509
@@ -21,7 +18,6 @@ from cryptography.x509.oid import NameOID
 import processors.batch
 from common.environment import MALLOC, ONE_THREAD
 from common.errors import AdvtagError
-from common.histograms import read_histograms
 from common.interrupts import children_without_interrupts
 from configs.clusters import Cluster
 from configs.load import load_analysis
@@ -30,7 +26,8 @@ from processors.batch import job_options
 from processors.clusters import dask_client, worker_environment
 from processors.jobs import make_columns, make_histograms
 from processors.proxy import proxy_problem
-from tests.htcondor.conftest import ROOT, jobs, wait_until
+from tests.batch import advtag, check_columns, check_histograms, small_analysis, wait_until
+from tests.htcondor.conftest import jobs
 
 with children_without_interrupts():  # importing it replaces the handler of SIGINT, for good
     from dask_jobqueue.htcondor import HTCondorJob
@@ -38,39 +35,11 @@ with children_without_interrupts():  # importing it replaces the handler of SIGI
 pytestmark = pytest.mark.htcondor
 
 
-def advtag(*arguments):
-    return subprocess.Popen(
-        [sys.executable, ROOT / "advtag.py", *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
 @pytest.fixture
 def analysis(simulated, taggers, write_config):
     """A configuration of columns and histograms in many small chunks."""
 
-    def write(name):
-        return write_config(
-            name,
-            features="deepcsv",
-            datasets={
-                "ttbar": {"files": str(simulated / "ttbar_mc_11_*.root"), "cross_section": 500.0},
-            },
-            columns={"datasets": ["ttbar"]},
-            attacks={"fgsm": {"kind": "fgsm", "epsilon": 0.05}},
-            histograms={
-                "datasets": ["ttbar"],
-                "taggers": {"nominal": str(taggers["nominal"])},
-                "attacks": ["fgsm"],
-                "precision": "float64",
-            },
-            run={"executor": "iterative", "chunksize": 15},
-        )
-
-    return write
+    return lambda name: small_analysis(write_config, name, simulated, taggers, 15)
 
 
 def registered(logs):
@@ -96,32 +65,6 @@ def test_a_lost_worker_loses_no_event(verb, command, profile, bare_python, analy
     assert jobs() == []
     check = {"columns": check_columns, "histograms": check_histograms}[verb]
     check(tmp_path / "out_here", tmp_path / "out_there")
-
-
-def check_columns(here, there):
-    expected, found = (
-        pyarrow.dataset.dataset(folder / "columns/ttbar", format="parquet")
-        .to_table()
-        .sort_by([("event", "ascending"), ("jet_index", "ascending")])
-        for folder in (here, there)
-    )
-    assert len(expected) > 500
-    assert found.equals(expected)
-
-
-def check_histograms(here, there):
-    files = sorted(path.relative_to(here) for path in here.rglob("*.zip"))
-    assert files
-    for file in files:
-        expected, found = read_histograms(here / file), read_histograms(there / file)
-        assert found.datasets == expected.datasets
-        assert found.histograms.keys() == expected.histograms.keys()
-        for name, histogram in expected.histograms.items():
-            assert histogram.sum(flow=True).value != 0
-            for what in ("values", "variances"):
-                np.testing.assert_allclose(
-                    getattr(found.histograms[name], what)(flow=True), getattr(histogram, what)(flow=True), rtol=1e-9
-                )
 
 
 def test_a_removed_job_is_submitted_again_and_an_evicted_one_comes_back(profile, monkeypatch):
