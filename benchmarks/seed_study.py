@@ -27,18 +27,31 @@ from training.columns import Sample, read_splits
 from training.metrics import RocHistogram
 
 NAMES = ("nominal", "adversarial", "adversarial05")
-EPSILONS = (0.005, 0.01, 0.02, 0.05, 0.1)
+PUBLISHED = (0.01, 0.02, 0.05)
+EPSILONS = (0.005, *PUBLISHED, 0.1, *(4 * epsilon for epsilon in PUBLISHED))
 CHUNK = 8192
 
 
-def attacks() -> dict[str, Attack | None]:
-    """Raw, and the attacks of the study: uncapped, in units of the standard deviation."""
+def attacks(sample: Sample, names: tuple[str, ...]) -> dict[str, Attack | None]:
+    """Raw, and the attacks of the study: uncapped, in units of the standard deviation, and in wider ones."""
     found: dict[str, Attack | None] = {"raw": None}
-    for epsilon in EPSILONS:
-        budget = Budget(epsilon=epsilon, capped=False)
-        found[f"FGSM {epsilon}"] = FGSM(budget)
-        found[f"noise {epsilon}"] = GaussianNoise(budget)
+    wide = unit_with_defaults(sample, names)
+    budgets = {f"{epsilon:g}": Budget(epsilon=epsilon, capped=False) for epsilon in EPSILONS} | {
+        f"{epsilon:g}, defaults in the unit": Budget(epsilon=epsilon, capped=False, scale=wide) for epsilon in PUBLISHED
+    }
+    for title, budget in budgets.items():
+        found[f"FGSM {title}"] = FGSM(budget)
+        found[f"noise {title}"] = GaussianNoise(budget)
     return found
+
+
+def unit_with_defaults(sample: Sample, names: tuple[str, ...]) -> dict[str, float]:
+    """Standard deviation of each input with absent entries where the published study puts them, at its lowest value
+    less 0.001: its code fits scalers in groups of inputs, and leaves out those of the first group in all of them.
+    """
+    values, present = sample.inputs.values.double(), sample.inputs.present
+    lowest = torch.where(present, values, torch.inf).amin(0) - 0.001
+    return dict(zip(names, torch.where(present, values, lowest).std(0, correction=0).tolist(), strict=True))
 
 
 def scores(tagger: Tagger, attack: Attack | None, maker: Tagger, sample: Sample) -> torch.Tensor:
@@ -78,9 +91,10 @@ def study(folder: Path, sample: Sample, epochs: list[int], replicas: int) -> dic
         for epoch in epochs:
             tagger = at(name, epoch)
             rows = {}
-            for title, attack in attacks().items():
+            tried = attacks(sample, tagger.features.names)
+            for title, attack in tried.items():
                 rows[title] = areas(scores(tagger, attack, tagger, sample), sample, tagger.classes, replicas)
-            crafted = scores(tagger, attacks()["FGSM 0.01"], other, sample)
+            crafted = scores(tagger, tried["FGSM 0.01"], other, sample)
             rows["FGSM 0.01, crafted on the other"] = areas(crafted, sample, tagger.classes, replicas)
             found[f"{name} {epoch}"] = rows
             print(f"{name}, epoch {epoch}", file=sys.stderr)
