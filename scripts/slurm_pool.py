@@ -10,7 +10,6 @@ The packages are Debian's own, unpacked into PREFIX and bound to that path. One 
 and GPUs that are not there. There is no accounting (slurmdbd), and no memory is enforced (cgroups).
 """
 
-import getpass
 import os
 import secrets
 import signal
@@ -112,7 +111,7 @@ def stop(local: Path) -> None:
     prefix = Path(plugins.partition("=")[2]).parent.parent
     end = time.monotonic() + PATIENCE
     if (local / "slurmctld.pid").exists():
-        _told(prefix, local, "scancel", f"--user={getpass.getuser()}", "--full")
+        _told(prefix, local, "scancel", f"--user={str(os.geteuid())}", "--full")
         while _told(prefix, local, "squeue", "--noheader") and time.monotonic() < end:
             time.sleep(0.2)
     for name in DAEMONS:
@@ -136,7 +135,7 @@ def _free_ports(count: int) -> list[int]:
 def configuration(prefix: Path, local: Path, cpus: int, memory: int) -> str:
     """slurm.conf of one node on loopback, without cgroups and without systemd."""
     controller, daemon = _free_ports(2)
-    host, user = socket.gethostname().partition(".")[0], getpass.getuser()
+    host, user = socket.gethostname().partition(".")[0], str(os.geteuid())
     settings = {
         "ClusterName": "test",
         "SlurmctldHost": f"{host}(127.0.0.1)",
