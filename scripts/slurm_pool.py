@@ -111,13 +111,16 @@ def stop(local: Path) -> None:
     prefix = Path(plugins.partition("=")[2]).parent.parent
     end = time.monotonic() + PATIENCE
     if (local / "slurmctld.pid").exists():
-        _told(prefix, local, "scancel", f"--user={str(os.geteuid())}", "--full")
+        _told(prefix, local, "scancel", f"--user={os.geteuid()}", "--full")
         while _told(prefix, local, "squeue", "--noheader") and time.monotonic() < end:
             time.sleep(0.2)
+    pids = []
     for name in DAEMONS:
         with suppress(FileNotFoundError, ValueError, ProcessLookupError):
-            pid = int((local / f"{name}.pid").read_text())
-            os.kill(pid, signal.SIGTERM)
+            pids.append(int((local / f"{name}.pid").read_text()))
+            os.kill(pids[-1], signal.SIGTERM)
+    for pid in pids:
+        with suppress(ProcessLookupError):
             while time.monotonic() < end:
                 os.kill(pid, 0)
                 time.sleep(0.1)
