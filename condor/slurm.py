@@ -42,7 +42,10 @@ REASONS = {
     "Resources": "no node is free",
 }
 """Why a job waits, in plain words (same place, JOB REASON CODES)."""
-STUCK = ("JobHeldAdmin", "JobHeldUser", "launch failed requeued held")
+STUCK = {
+    *("BadConstraints", "DependencyNeverSatisfied", "InvalidAccount", "InvalidQOS", "JobHeldAdmin", "JobHeldUser"),
+    *("PartitionNodeLimit", "PartitionTimeLimit", "launch failed requeued held"),
+}
 """Reasons of jobs that wait until somebody does something."""
 CAUSES = {"TIME LIMIT": "the wall time was over: submit with a longer --option walltime"}
 """Why Slurm ended a job."""
@@ -168,9 +171,15 @@ def queue(folder: Path, ledger: Ledger) -> dict[str, State]:
     for number, word, reason in _asked(ledger):
         if number in places:
             word = HELD if reason in STUCK else STATES.get(word, word.lower())
-            plain = f"{REASONS[reason]} ({reason})" if reason in REASONS else reason
-            found[places[number]] = State(word, number, "" if reason == "None" else plain)
+            found[places[number]] = State(word, number, plain(reason))
     return found
+
+
+def plain(reason: str) -> str:
+    """A reason of squeue in plain words; nothing, if there is none."""
+    if reason in REASONS:
+        return f"{REASONS[reason]} ({reason})"
+    return "" if reason == "None" else reason
 
 
 def _asked(ledger: Ledger) -> list[tuple[str, str, str]]:

@@ -92,7 +92,7 @@ class Cluster(Section):
     submit_options: tuple[Line, ...] = ()
     """Of condor_submit."""
     directives: dict[Directive, Line] = Field(default_factory=dict)
-    """More lines of the job file: `key = value` for HTCondor, `--key=value` for Slurm."""
+    """More lines of the job file: `key = value` for HTCondor; `--key=value` for Slurm, `--key` if there is no value."""
     environment: dict[Variable, Line] = Field(default_factory=dict)
     """More environment variables of the workers. No secrets: the job file holds them."""
     logs: Path = Path("cluster-logs")

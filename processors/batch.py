@@ -14,6 +14,7 @@ from typing import Any
 from dask.utils import parse_timedelta
 
 from common.errors import AdvtagError
+from condor import slurm
 from configs.clusters import Cluster
 from processors.proxy import find_proxy
 
@@ -75,7 +76,9 @@ def job_options(cluster: Cluster, name: str, environment: dict[str, str], creden
     return options | {
         "job_name": name,
         "local_directory": "${TMPDIR:-/tmp}",
-        "job_extra_directives": [f"--{key}={value}" for key, value in cluster.directives.items()],
+        "job_extra_directives": [
+            f"--{key}={value}" if value else f"--{key}" for key, value in cluster.directives.items()
+        ],
     }
 
 
@@ -148,7 +151,10 @@ def queue(kind: str, name: str) -> dict[str, tuple[str, str]] | None:
             for job in jobs
         }
     fields = [line.split("|", 2) for line in told.splitlines()]
-    return {number: (state.lower(), reason) for number, state, reason in fields}
+    return {
+        number: ("held" if reason in slurm.STUCK else state.lower(), slurm.plain(reason))
+        for number, state, reason in fields
+    }
 
 
 def remove_all(kind: str, name: str) -> None:

@@ -62,5 +62,5 @@ def command_line(
                 print(f"export {name}={shlex.quote(value)}")
         else:
             stop(chosen.local)
-    except PoolError as error:
+    except (PoolError, FileNotFoundError) as error:
         sys.exit(f"{parser.prog.removesuffix('.py')}: {error}")

@@ -15,7 +15,9 @@ from condor.state import DONE, FAILED, HELD, IDLE, LOST, REMOVED, RUNNING
 from condor.status import queue, states
 from condor.train import Sweep, submit_training
 from configs.load import load_analysis
+from configs.schema import Run
 from configs.sites import load_site
+from processors.clusters import dask_client
 from processors.jobs import make_histograms
 from tests.batch import (
     advtag,
@@ -167,7 +169,7 @@ def test_why_jobs_wait(submit):
     long = ["directives={partition: short}", "walltime=30m", "checkpoint=5m"]
     for options, word, reason in [
         (["directives={hold: ''}"], HELD, "you held it; `scontrol release` lets it go (JobHeldUser)"),
-        (long, IDLE, "asks for more time than the partition gives"),
+        (long, HELD, "asks for more time than the partition gives"),
         (["directives={begin: now+1hour}"], IDLE, "its time has not come"),
     ]:
         folder, ledger = submit(*options, trainings=("nominal",))
@@ -227,6 +229,24 @@ def test_parts_of_files_give_what_one_process_does(slurm, analyses):
     errors = process.communicate(timeout=60)[1]
     assert process.returncode == 0, errors
     check_histograms(here.output, output)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"python": "/no/such/python"}, "all 2 jobs ended before their workers could connect .* logs are in"),
+        ({"directives": {"hold": ""}}, r"all 2 jobs are held: you held it; .* \(JobHeldUser\)"),
+        ({"directives": {"partition": "short"}}, r"all 2 jobs are held: asks for more time .* \(PartitionTimeLimit\)"),
+        ({"directives": {"partition": "nowhere"}}, "cannot be submitted: .*invalid partition specified: nowhere"),
+        ({"cores": 4, "memory": "7GB", "timeout": "3s", "directives": {"begin": "now+1hour"}}, "no worker for 3s"),
+    ],
+)
+def test_no_dask_worker_comes(slurm, tmp_path, changes, message):
+    keys = {"profile": "slurm", "workers": 2, "host": "127.0.0.1", "logs": str(tmp_path / "logs"), "memory": "1GB"}
+    settings = Run.model_validate({"cluster": keys | changes})
+    with pytest.raises(AdvtagError, match=message), dask_client(settings):
+        pass
+    wait_until(lambda: not told("squeue", "--noheader"), 10)
 
 
 def test_dask_workers_of_slurm_one_of_which_is_lost(slurm, bare_python, analyses, tmp_path):  # noqa: F811
