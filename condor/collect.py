@@ -119,7 +119,7 @@ def state_of_all(folder: Path, ledger: Ledger, *, allow_missing: bool = False) -
     place = shlex.quote(str(folder))
     if missing and not allow_missing:
         alive = sum(state.word not in ENDED for state in found.values())
-        remedy = f"{alive} are not done yet, wait" if alive else f"`advtag jobs {place} --resubmit` runs these again"
+        remedy = f"{alive} not done yet, wait" if alive else f"`advtag jobs {place} --resubmit` runs these again"
         raise AdvtagError(
             f"{len(missing)} of {len(found)} results are missing, the first: {missing[0]}. {remedy}; --allow-missing "
             "collects the others"
