@@ -2,9 +2,9 @@
 
 python benchmarks/seed_study.py CONFIG [--epochs 1 10 100] [--replicas 100]
 
-CONFIG has trainings `nominal`, `adversarial` and `adversarial05` that `advtag train` has done; the test split of their
-columns is used. FGSM is crafted on each tagger itself, and once on another: on the last `nominal`, for that one on the
-last `adversarial`.
+CONFIG has trainings that `advtag train` has done, `nominal` and `adversarial` among them; the test split of their
+columns is used. Attacks are crafted on each tagger itself, and FGSM once on another: on the last `nominal`, for that
+one on the last `adversarial`. A training with fewer epochs is shown at those that it has, and at its last.
 Errors come from a Poisson bootstrap over jets, the same replicas everywhere, so that those of differences are smaller.
 """
 
@@ -19,14 +19,13 @@ import json
 import numpy as np
 import torch
 
-from attacks import FGSM, Attack, Budget, GaussianNoise
+from attacks import FGSM, PGD, Attack, Budget, GaussianNoise
 from configs.load import load_analysis
 from models.discriminators import discriminators
 from models.tagger import Tagger, load_tagger
 from training.columns import Sample, read_splits
 from training.metrics import RocHistogram
 
-NAMES = ("nominal", "adversarial", "adversarial05")
 PUBLISHED = (0.01, 0.02, 0.05)
 EPSILONS = (0.005, *PUBLISHED, 0.1, *(4 * epsilon for epsilon in PUBLISHED))
 CHUNK = 8192
@@ -42,6 +41,7 @@ def attacks(sample: Sample, names: tuple[str, ...]) -> dict[str, Attack | None]:
     for title, budget in budgets.items():
         found[f"FGSM {title}"] = FGSM(budget)
         found[f"noise {title}"] = GaussianNoise(budget)
+    found["PGD 0.02, 10 steps"] = PGD(budgets["0.02"], steps=10)
     return found
 
 
@@ -79,22 +79,25 @@ def areas(score: torch.Tensor, sample: Sample, classes: tuple[str, ...], replica
     return np.array(found)
 
 
-def study(folder: Path, sample: Sample, epochs: list[int], replicas: int) -> dict[str, dict[str, np.ndarray]]:
-    """Areas by `TAGGER EPOCH`, then by attack."""
+def study(
+    folder: Path, lengths: dict[str, int], sample: Sample, epochs: list[int], replicas: int
+) -> dict[str, dict[str, np.ndarray]]:
+    """Areas by `TAGGER EPOCH`, then by attack; `lengths` are the epochs of the trainings."""
     found: dict[str, dict[str, np.ndarray]] = {}
 
     def at(name: str, epoch: int) -> Tagger:
         return load_tagger(folder / f"checkpoints/{name}/epoch_{epoch:04d}.safetensors")
 
-    for name in NAMES:
-        other = at("adversarial" if name == "nominal" else "nominal", epochs[-1])
-        for epoch in epochs:
+    for name, length in lengths.items():
+        other = "adversarial" if name == "nominal" else "nominal"
+        maker = at(other, min(epochs[-1], lengths[other]))
+        for epoch in sorted({min(epoch, length) for epoch in epochs}):
             tagger = at(name, epoch)
             rows = {}
             tried = attacks(sample, tagger.features.names)
             for title, attack in tried.items():
                 rows[title] = areas(scores(tagger, attack, tagger, sample), sample, tagger.classes, replicas)
-            crafted = scores(tagger, tried["FGSM 0.01"], other, sample)
+            crafted = scores(tagger, tried["FGSM 0.01"], maker, sample)
             rows["FGSM 0.01, crafted on the other"] = areas(crafted, sample, tagger.classes, replicas)
             found[f"{name} {epoch}"] = rows
             print(f"{name}, epoch {epoch}", file=sys.stderr)
@@ -126,12 +129,12 @@ def main() -> None:
     torch.set_num_threads(1)
     analysis = load_analysis(arguments.config)
     samples, _, _ = read_splits(analysis.output / "columns", ("test",))
-    found = study(analysis.output / "taggers", samples["test"], arguments.epochs, arguments.replicas)
+    lengths = {name: settings.epochs for name, settings in analysis.training.items()}
+    found = study(analysis.output / "taggers", lengths, samples["test"], arguments.epochs, arguments.replicas)
     print(f"{len(samples['test'])} test jets\n", table(found, lost=False), table(found, lost=True), sep="\n\n")
-    end = arguments.epochs[-1]
     figures = {}
-    for name in NAMES:
-        rows = found[f"{name} {end}"]
+    for name, length in lengths.items():
+        rows = found[f"{name} {min(arguments.epochs[-1], length)}"]
         figures[f"raw_{name}"] = rows["raw"][0]
         figures[f"lost_{name}"] = (rows["raw"] - rows["FGSM 0.01"])[0]
     print(
