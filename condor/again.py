@@ -1,5 +1,6 @@
 """What can be done with a submission afterwards: logs, removal, and jobs that failed once more."""
 
+import re
 import shlex
 import shutil
 from collections.abc import Sequence
@@ -18,7 +19,8 @@ LINES = 30
 def resubmit(folder: Path, ledger: Ledger) -> str:
     """Submit the jobs again that have ended without a result; say how many.
 
-    A DAG goes on from its rescue file; where the disk is shared, trainings go on from their checkpoints.
+    A DAG goes on from its rescue file. Trainings go on from the checkpoints that are there: on a shared disk the last,
+    on a pool those that came back; in a DAG they begin anew, and if their config.yaml was changed since.
 
     Raises:
         AdvtagError: there is none, some are still in the queue, or the batch system does not take them
@@ -28,6 +30,8 @@ def resubmit(folder: Path, ledger: Ledger) -> str:
     alive = [place for place, state in found.items() if state.word not in ENDED]
     if not again:
         raise AdvtagError(f"{folder}: no job has ended without a result; see `advtag jobs {shlex.quote(str(folder))}`")
+    for place in again:
+        _forget_if_changed(folder / "items" / place.partition("/")[2])
     if ledger.kind == "local" or ledger.dag:
         if alive:
             raise AdvtagError(f"{folder}: {len(alive)} of {len(found)} jobs are still in the queue; wait, or --remove")
@@ -39,6 +43,13 @@ def resubmit(folder: Path, ledger: Ledger) -> str:
         _some(folder, ledger, again)
     ledger.write(folder)
     return f"{len(again)} job{'s' if len(again) > 1 else ''} submitted again ({ledger.kind} {ledger.numbers[-1]})"
+
+
+def _forget_if_changed(place: Path) -> None:
+    """Delete what a training left if its configuration is newer: no other goes on from its checkpoint."""
+    left = [path.stat().st_mtime for path in (place / OUT / "taggers/checkpoints").rglob("*.safetensors")]
+    if left and (place / "config.yaml").stat().st_mtime > max(left):
+        shutil.rmtree(place / OUT / "taggers")
 
 
 def _some(folder: Path, ledger: Ledger, again: Sequence[str]) -> None:
@@ -64,10 +75,17 @@ def _write_turn(folder: Path, ledger: Ledger, stage: str, turn: str, items: Sequ
         count = len(ledger.stages[stage])
         text = text.replace(f"--array=0-{count - 1}", f"--array=0-{len(items) - 1}", 1)
         text = text.replace(f"--output={stage}-%a", f"--output={turn}-%a", 1)
+    goes_on = "checkpoint_exit_code" in text
+    if ledger.kind == "htcondor" and goes_on:  # what came back travels there again
+        text = re.sub(r"^transfer_input_files = .*", rf"\g<0>, {OUT}", text, count=1, flags=re.MULTILINE)
     (folder / f"{turn}.sub").write_text(text, encoding="utf-8")
     for item in items:
-        if ledger.kind == "htcondor":  # begins anew: what came back of the failed one would be taken for its result
-            shutil.rmtree(folder / "items" / item.label / OUT, ignore_errors=True)
+        out = folder / "items" / item.label / OUT
+        if ledger.kind == "htcondor" and not goes_on:  # what came back would be taken for its result
+            shutil.rmtree(out, ignore_errors=True)
+        elif ledger.kind == "htcondor":
+            out.mkdir(exist_ok=True)
+            (out / "exit_code").unlink(missing_ok=True)
 
 
 def remove(folder: Path, ledger: Ledger) -> None:

@@ -101,8 +101,8 @@ def array(job: Job, items: str) -> str:
                 '[ -n "$item" ] && cd "items/$item" || exit 1',
                 "attempt() {",
                 "    child=",
-                """    trap 'ended=yes; [ -z "$child" ] || kill -TERM "$child"' TERM""",
-                f"""    trap 'ended=yes again=yes; [ -z "$child" ] || kill -TERM "$child"' {WARNING}""",
+                """    trap 'ended=yes; [ -z "$child" ] || kill -TERM "$child" 2> /dev/null' TERM""",
+                f"""    trap 'ended=yes again=yes; [ -z "$child" ] || kill -TERM "$child" 2> /dev/null' {WARNING}""",
                 f"    {container}/bin/sh ../../{job.stage}.sh >> job.out 2>> job.err &",
                 "    child=$!",
                 '    [ -z "$ended" ] || kill -TERM "$child"',
@@ -221,7 +221,7 @@ def explained(state: State, task: Task, said: str) -> State:
     Args:
         state: by what it left
         task: its last
-        said: the last line of its log
+        said: the last lines of its log
     """
     state = replace(state, number=task.number)
     killed = state.word == FAILED and state.reason.startswith(f"exit code {TERMINATED}")
@@ -229,12 +229,13 @@ def explained(state: State, task: Task, said: str) -> State:
         return State(REMOVED, task.number, "cancelled")
     if not said or not (killed or state.word == LOST):
         return state
-    cancelled = re.search(r"CANCELLED AT \S+(?: DUE TO (.+?))? \*\*\*", said, re.IGNORECASE)
-    if cancelled is None:
-        return state.because(f"{state.reason}: {said}") if state.word == LOST else state
-    if cancelled[1] is None:
+    causes = re.findall(r"CANCELLED AT \S+ (?:DUE TO ([A-Z ]+) )?\*\*\*", said, re.IGNORECASE)
+    if not causes or causes[-1].upper() == "JOB REQUEUE":  # that was not its end
+        last = said.splitlines()[-1]
+        return state.because(f"{state.reason}: {last}") if state.word == LOST else state
+    if not causes[-1]:
         return State(REMOVED, task.number, "cancelled")
-    return State(FAILED, task.number, CAUSES.get(cancelled[1].upper(), cancelled[1].lower()))
+    return State(FAILED, task.number, CAUSES.get(causes[-1].upper(), causes[-1].lower()))
 
 
 def remove(ledger: Ledger) -> None:

@@ -40,7 +40,7 @@ def states(folder: Path, ledger: Ledger) -> dict[str, State]:
         # Slurm's queue has all that have not ended; HTCondor's DAG and max_materialize submit some later
         now, left = known.get(place), ended(folder / "items" / item.label, alive=bool(known) and not tasks)
         if place in tasks:
-            left = slurm.explained(left, tasks[place], last_words(tasks[place].log))
+            left = slurm.explained(left, tasks[place], "\n".join(last_lines(tasks[place].log)))
         # a spooled job stays in the queue after its end
         found[place] = left if now is None or (now.word == ENDING and left.word in (DONE, FAILED)) else now
     return found
@@ -70,12 +70,17 @@ def failure(place: Path, code: str) -> str:
 
 def last_words(path: Path) -> str:
     """The last line of a text that is not empty."""
+    return next(reversed(last_lines(path)), "")[:300]
+
+
+def last_lines(path: Path) -> list[str]:
+    """The last lines of a text, without empty ones."""
     if not path.exists():
-        return ""
+        return []
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - 4000))
         lines = file.read().decode("utf-8", "replace").splitlines()
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")[:300]
+    return [line.strip() for line in lines if line.strip()]
 
 
 def progress(folder: Path, ledger: Ledger, item: Item, state: State, *, ask: bool) -> str:

@@ -37,6 +37,11 @@ SAVE_ONCE = """\
 } ) &"""
 
 
+DIE = """\
+( while [ ! -e out/taggers/checkpoints/adversarial/last.safetensors ]; do sleep 0.05; done
+kill -KILL "$(pgrep -P $$ -f advtag.py)" ) &"""
+
+
 @pytest.fixture
 def submit(pool, odd_place):  # noqa: F811
     """Submits trainings; returns the folder and the ledger. What is left in the queue is removed."""
@@ -91,6 +96,27 @@ def test_an_evicted_training_ends_in_the_same_tagger(submit, tmp_path):
     for epoch in range(1, 9):  # none twice: it went on where it had saved
         assert (place / "job.err").read_text().count(f"epoch {epoch} of 8") == 1
     assert len((place / "out/hosts.txt").read_text().splitlines()) == 2  # the evicted run's line is gone with it
+    tagger = place / "out/taggers/adversarial.safetensors"
+    assert tagger.read_bytes() == uninterrupted(folder, "adversarial", tmp_path / "here").read_bytes()
+
+
+def test_a_job_that_died_goes_on_with_what_came_back(submit, tmp_path):
+    """Killed under way, as where its memory does not suffice; its checkpoints travel when it is submitted again."""
+    epochs = ["training.adversarial.epochs=6"]
+    folder, ledger = submit("directives={hold: 'true'}", "retries=0", trainings=("adversarial",), overrides=epochs)
+    script = (folder / "train.sh").read_text()
+    (folder / "train.sh").write_text(script.replace("\nrun train", f"\n{DIE}\nrun train"))
+    subprocess.run(["condor_release", "-all"], check=True, capture_output=True)
+    state = ended(folder, ledger)["train/adversarial"]
+    assert state.word == FAILED
+    assert state.reason.startswith("exit code 137")
+    (folder / "train.sh").write_text(script)
+    subprocess.run(["sed", "-i", "s/^hold.*//", folder / "train.sub"], check=True)
+    resubmit(folder, ledger)
+    assert ended(folder, ledger)["train/adversarial"].word == DONE, logs(folder, ledger)
+    place = folder / "items/adversarial"
+    assert "epoch 1 of 6" not in (place / "job.err").read_text()
+    assert "epoch 6 of 6" in (place / "job.err").read_text()
     tagger = place / "out/taggers/adversarial.safetensors"
     assert tagger.read_bytes() == uninterrupted(folder, "adversarial", tmp_path / "here").read_bytes()
 
