@@ -3,8 +3,8 @@
 python benchmarks/training.py [--jets 400000] [--stream-jets 12000000]
 
 Random jets on the DeepCSV card in the format of the cache, the recipe `deepcsv_nominal`, batches of 1,024, one thread.
-Times are the best of several passes, of training of each piece of a pass, in turn. weaver-core's loader is compared where
-it is installed.
+Times are the best of several passes in turn, for training of each piece of a pass. weaver-core's loader is compared
+where it is installed.
 """
 
 import os
