@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from condor.htcondor import dag, item_list, macro_free, quoted, submit_description
 from condor.job import Item, Job
-from condor.slurm import array, duration
+from condor.slurm import Task, array, duration, explained
+from condor.state import DONE, FAILED, LOST, REMOVED, State
 from condor.train import Sweep, submit_training
 from condor.wrapper import wrapper
 from configs.load import load_analysis
@@ -165,12 +166,42 @@ def test_an_array_of_slurm_goes_on_and_tries_again(tmp_path, codes, attempts, la
 
 
 def test_options_of_slurm():
+    short = ["walltime=4m", "checkpoint=1m"]
     site = ["python=p", "gpus=2", "at_once=7", "accounting_group=cms", "directives={partition: gpu, qos: 'a b'}"]
     text = array(job("slurm", site), "i")
     for line in ("--array=0-1%7", "--gpus=2", "--account=cms", "--partition=gpu", "--qos='a b'", "--mem=3815M"):
         assert f"#SBATCH {line}\n" in text
     assert "--time=04:00:00" in text
+    assert "--signal" not in text  # what cannot go on later is not put back into the queue
+    assert "#SBATCH --signal=B:USR1@120\n" in array(job("slurm", site, checkpointed=True), "i")
+    assert "#SBATCH --signal=B:USR1@60\n" in array(job("slurm", [*short, *site], checkpointed=True), "i")
     assert duration(90061) == "25:01:01"
+
+
+SAID = "slurmstepd-vm: error: *** JOB 5 ON vm CANCELLED AT 2026-11-22T02:03:10 {}***"
+
+
+@pytest.mark.parametrize(
+    ("left", "said", "word", "reason"),
+    [
+        (State(DONE), SAID.format("DUE TO JOB REQUEUE "), DONE, ""),
+        (State(LOST, "", "ended without a result"), SAID.format(""), REMOVED, "cancelled"),
+        (State(FAILED, "", "exit code 143"), SAID.format(""), REMOVED, "cancelled"),
+        (
+            State(FAILED, "", "exit code 143"),
+            SAID.format("DUE TO TIME LIMIT ") + "\nTerminated",
+            FAILED,
+            "the wall time",
+        ),
+        (State(FAILED, "", "exit code 1: no"), SAID.format("DUE TO JOB REQUEUE "), FAILED, "exit code 1: no"),
+        (State(LOST, "", "ended without a result"), SAID.format("DUE TO NODE FAILURE "), FAILED, "node failure"),
+        (State(LOST, "", "ended without a result"), "x\nKilled", LOST, "ended without a result: Killed"),
+    ],
+)
+def test_what_slurm_said_of_the_end(left, said, word, reason):
+    state = explained(left, Task("5_0", Path("train-0.slurm"), removed=False), said)
+    assert (state.word, state.number) == (word, "5_0")
+    assert state.reason.startswith(reason)
 
 
 def test_condor_renders_without_training_and_processors():
