@@ -105,7 +105,9 @@ class Site(Section):
         if self.kind in BATCH and not (self.image or self.python or self.archive):
             raise ValueError(
                 "image: a job does not see the Python of this machine. Name a container image with the dependencies "
-                "of advtag, or `python`, one that workers see, or `archive`, a packed environment (docs/clusters.md)"
+                "of advtag, or `python`, one that workers see"
+                + (", or `archive`, a packed environment" if self.kind in KNOWN_TO["archive"] else "")
+                + " (docs/clusters.md)"
             )
         if self.kind in BATCH and self.seconds is not None and 60 * self.minutes > self.seconds / 2:
             raise ValueError(f"checkpoint: {self.checkpoint} is more than half of the wall time of {self.seconds} s")

@@ -119,7 +119,7 @@ def _submit(workers: Any, jobs: int) -> None:
         workers.sync(workers._correct_state)  # `scale` keeps the errors of condor_submit to itself
     except RuntimeError as error:
         if not any(number(job) for job in workers.workers.values()):
-            said = " ".join(str(error).partition("stderr:")[2].split())
+            said = " ".join(str(error).partition("stderr:")[2].split()).replace("sbatch: error: ", "")
             raise AdvtagError(f"run.cluster: the jobs cannot be submitted: {said or error}") from error
 
 
