@@ -24,8 +24,10 @@ import json
 import multiprocessing
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 
 import awkward as ak
 import boost_histogram as bh
@@ -302,24 +304,29 @@ def fill_speed(path: Path, features: FeatureSet) -> float:
 
 
 def attack_cost(path: Path, features: FeatureSet, tagger: Tagger) -> float:
-    """What FGSM adds to the raw scores of `evaluate`, in raw passes."""
+    """What FGSM adds to the raw scores of `evaluate`, in raw passes: the best of each 16,384 jets, in turn, so that a
+    neighbour on the machine slows both or none.
+    """
     from models.inputs import Inputs
     from processors.evaluate import evaluate
 
     values, present, flavour, _ = next(iter(read(path, features)))
-    rows = slice(0, 100_000)
-    inputs = Inputs(torch.from_numpy(values[rows]), torch.from_numpy(present[rows]), torch.arange(len(values[rows])))
-    attacks = {"fgsm": FGSM(Budget(epsilon=EPSILON))}
-
-    def run(some: dict[str, FGSM]) -> None:
-        for _ in evaluate({"t": tagger}, some, frozenset(), inputs, flavour[rows].astype(np.int8)):
-            pass
-
-    times = {"raw": float("inf"), "fgsm": float("inf")}
-    for _ in range(5):
-        times["raw"] = min(times["raw"], best(lambda: run({}), 1)[0])
-        times["fgsm"] = min(times["fgsm"], best(lambda: run(attacks), 1)[0])
-    return (times["fgsm"] - times["raw"]) / times["raw"]
+    ways: dict[str, dict[str, FGSM]] = {"raw": {}, "fgsm": {"fgsm": FGSM(Budget(epsilon=EPSILON))}}
+    total = dict.fromkeys(ways, 0.0)
+    for start in range(0, min(len(values), 131_072), 16_384):
+        rows = slice(start, start + 16_384)
+        inputs = Inputs(
+            torch.from_numpy(values[rows]), torch.from_numpy(present[rows]), torch.arange(len(values[rows]))
+        )
+        target = flavour[rows].astype(np.int8)
+        times = dict.fromkeys(ways, float("inf"))
+        for _ in range(15):
+            for way, attacks in ways.items():
+                job = partial(deque, evaluate({"t": tagger}, attacks, frozenset(), inputs, target), maxlen=0)
+                times[way] = min(times[way], best(job, 1)[0])
+        for way, seconds in times.items():
+            total[way] += seconds
+    return (total["fgsm"] - total["raw"]) / total["raw"]
 
 
 def peak_memory(path: Path, features: FeatureSet, tagger: Tagger) -> float:
