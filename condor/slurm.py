@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from common.errors import AdvtagError
+from common.slurm import STUCK, plain
 from condor.job import CHECKPOINTED, OUT, TO_OUTPUT, Job
 from condor.ledger import Ledger
 from condor.state import ENDING, FAILED, HELD, IDLE, LOST, REMOVED, RUNNING, State
@@ -23,30 +24,6 @@ STATES = {
     "SPECIAL_EXIT": HELD,
 }
 """Of those that have not ended (manual, squeue, JOB STATE CODES); others are shown as they are called."""
-REASONS = {
-    "AssocMaxJobsLimit": "your account runs as many as it may",
-    "BadConstraints": "no node has the features asked for",
-    "BeginTime": "its time has not come; one that was put back into the queue goes on in two minutes",
-    "Dependency": "until all trainings have ended",
-    "DependencyNeverSatisfied": "what it waits for will never end; --remove, and submit anew",
-    "InvalidAccount": "no such account; set --option accounting_group=...",
-    "InvalidQOS": "no such quality of service; change directives.qos",
-    "JobArrayTaskLimit": "at_once others run",
-    "JobHeldAdmin": "an administrator held it",
-    "JobHeldUser": "you held it; `scontrol release` lets it go",
-    "PartitionDown": "the partition is closed",
-    "PartitionNodeLimit": "asks for more than the partition has; change directives.partition",
-    "PartitionTimeLimit": "asks for more time than the partition gives; --remove, and submit with a shorter walltime",
-    "Priority": "others are before it",
-    "QOSMaxJobsPerUserLimit": "you run as many as you may",
-    "Resources": "no node is free",
-}
-"""Why a job waits, in plain words (same place, JOB REASON CODES)."""
-STUCK = {
-    *("BadConstraints", "DependencyNeverSatisfied", "InvalidAccount", "InvalidQOS", "JobHeldAdmin", "JobHeldUser"),
-    *("PartitionNodeLimit", "PartitionTimeLimit", "launch failed requeued held"),
-}
-"""Reasons of jobs that wait until somebody does something."""
 CAUSES = {"TIME LIMIT": "the wall time was over: submit with a longer --option walltime"}
 """Why Slurm ended a job."""
 REFUSED = {
@@ -173,13 +150,6 @@ def queue(folder: Path, ledger: Ledger) -> dict[str, State]:
             word = HELD if reason in STUCK else STATES.get(word, word.lower())
             found[places[number]] = State(word, number, plain(reason))
     return found
-
-
-def plain(reason: str) -> str:
-    """A reason of squeue in plain words; nothing, if there is none."""
-    if reason in REASONS:
-        return f"{REASONS[reason]} ({reason})"
-    return "" if reason == "None" else reason
 
 
 def _asked(ledger: Ledger) -> list[tuple[str, str, str]]:

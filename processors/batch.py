@@ -14,7 +14,7 @@ from typing import Any
 from dask.utils import parse_timedelta
 
 from common.errors import AdvtagError
-from condor import slurm
+from common.slurm import STUCK, plain
 from configs.clusters import Cluster
 from processors.proxy import find_proxy
 
@@ -151,10 +151,7 @@ def queue(kind: str, name: str) -> dict[str, tuple[str, str]] | None:
             for job in jobs
         }
     fields = [line.split("|", 2) for line in told.splitlines()]
-    return {
-        number: ("held" if reason in slurm.STUCK else state.lower(), slurm.plain(reason))
-        for number, state, reason in fields
-    }
+    return {number: ("held" if reason in STUCK else state.lower(), plain(reason)) for number, state, reason in fields}
 
 
 def remove_all(kind: str, name: str) -> None:
