@@ -18,6 +18,7 @@ from tests.plots.plots_folder import ATTACKS, ODD, TAGGERS, draw, make_folder, w
 pytestmark = pytest.mark.browser
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 REGIONS = ("ttbar", "dijet")
+expect.set_options(timeout=15_000)  # milliseconds, on a busy machine
 SHOWN = "all => all.filter(e => e.offsetParent !== null).map(e => e.dataset.file)"
 LOADED = "all => all.filter(e => e.complete && e.naturalWidth === 400).length"
 
@@ -328,6 +329,7 @@ def test_links_lead_to_figures_and_sections(open_page, one) -> None:
     page.locator("#summary td a", has_text="vertexMass").first.click()
     expect(page.locator("#large-title")).to_contain_text("vertexMass")
     page.keyboard.press("Escape")
+    expect(page).not_to_have_url(re.compile("figure="))  # else the event of the closing takes the next address back
     page.evaluate("location.hash = 'region=nowhere&variable=Jet_pt&figure=gone.png'")
     expect(page.locator("#count")).to_have_text("2 of 22 figures: variable Jet_pt")
     expect(page.locator("#large")).to_be_hidden()
