@@ -349,10 +349,10 @@ def two_workers(path: Path, features: FeatureSet, tagger: Tagger) -> dict[str, f
     halves = [chunks[: len(chunks) // 2], chunks[len(chunks) // 2 :]]
     with executor(run) as results:
         list(results(chunks[:4], work))
-        dask = best(lambda: list(results(chunks, work)), 2)[0]
+        dask = best(lambda: list(results(chunks, work)), 3)[0]
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
         list(pool.map(do_all, [work] * 2, [chunks[:2]] * 2))
-        apart = best(lambda: list(pool.map(do_all, [work] * 2, halves)), 2)[0]
+        apart = best(lambda: list(pool.map(do_all, [work] * 2, halves)), 3)[0]
     return {"two_workers_over_two_processes": apart / dask}
 
 

@@ -8,6 +8,7 @@ import threading
 import time
 from pathlib import Path
 
+import dask
 import pytest
 import yaml
 from cryptography import x509
@@ -23,7 +24,7 @@ from configs.clusters import Cluster
 from configs.load import load_analysis
 from configs.schema import Run
 from processors.batch import job_options
-from processors.clusters import dask_client, worker_environment
+from processors.clusters import SELDOM, dask_client, worker_environment
 from processors.jobs import make_columns, make_histograms
 from processors.proxy import proxy_problem
 from tests.batch import advtag, check_columns, check_histograms, small_analysis, wait_until
@@ -161,6 +162,7 @@ def test_the_proxy_reaches_the_workers_and_no_log(profile, pool, tmp_path, monke
         assert certificates == "/somewhere/certificates"
         for name, value in (MALLOC | ONE_THREAD).items():  # although HTCondor sets OMP_NUM_THREADS to the cores
             assert set(client.run(os.getenv, name).values()) == {value}
+        assert next(iter(client.run(lambda: {key: dask.config.get(key) for key in SELDOM}).values())) == SELDOM
         client.wait_for_workers(2, timeout=30)  # a process per core
         assert set(client.nthreads().values()) == {1}
     secret = proxy.read_bytes().splitlines()[-3]

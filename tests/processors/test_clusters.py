@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import dask
 import pytest
 
 from common.environment import MALLOC, ONE_THREAD
@@ -11,7 +12,7 @@ from common.errors import AdvtagError
 from common.interrupts import children_without_interrupts
 from configs.schema import Run
 from processors.batch import free_port, job_options, summary
-from processors.clusters import dask_client, worker_environment
+from processors.clusters import SELDOM, dask_client, worker_environment
 from processors.travel import send_package
 from tests.htcondor.conftest import bare_python  # noqa: F401
 
@@ -60,6 +61,8 @@ def test_local_workers_have_one_thread_and_the_malloc_settings_whatever_the_shel
         assert list(client.nthreads().values()) == [1]
         for name, value in (ENVIRONMENT | {"MINE": "here"}).items():
             assert list(client.run(os.getenv, name).values()) == [value]
+        assert list(client.run(lambda: {key: dask.config.get(key) for key in SELDOM}).values()) == [SELDOM]
+        assert client.run_on_scheduler(lambda: {key: dask.config.get(key) for key in SELDOM}) == SELDOM
 
 
 def test_the_package_travels_also_to_workers_that_come_later(start, scheduler, bare_python, capsys):  # noqa: F811
