@@ -111,16 +111,18 @@ def microseconds(jets: int, rounds: int, **jobs: Callable[[], object]) -> dict[s
 
 def in_turn(jets: int, rounds: int, **sources: tuple[Trainer, Callable[[], Iterable[Batch]]]) -> dict[str, float]:
     """Time per jet of whole passes: the best of each 16 steps, which take turns, so that a neighbour on the machine
-    slows all of them or none.
+    slows all of them or none; and in another order each round, since what comes after another tagger has cold caches.
     """
     pieces = -(-jets // (16 * BATCH))
     best = {name: np.full(pieces, np.inf) for name in sources}
-    for _ in range(rounds):
+    names = list(sources)
+    for turn in range(rounds):
         passes = {name: iter(batches()) for name, (_, batches) in sources.items()}
         for piece in range(pieces):
-            for name, (trainer, _) in sources.items():
+            first = (turn + piece) % len(names)
+            for name in names[first:] + names[:first]:
                 start = time.perf_counter()
-                trainer.train(islice(passes[name], 16))
+                sources[name][0].train(islice(passes[name], 16))
                 best[name][piece] = min(best[name][piece], time.perf_counter() - start)
     return {name: float(seconds.sum()) / jets * 1e6 for name, seconds in best.items()}
 
@@ -135,7 +137,7 @@ def speeds(stored: Stored, weights: PtEtaFlavourWeights, folder: Path) -> dict[s
     parts = iter(range(10**9))  # each pass is another epoch
     best = in_turn(
         len(stored),
-        5,
+        8,
         memory=(nominal, lambda: resident.epoch(next(parts))),
         fixed=(nominal, lambda: (batch for _ in range(resident.steps))),
         stream=(nominal, lambda: stream.epoch(next(parts))),

@@ -7,7 +7,7 @@ batches. So an epoch can begin at any step, as if the steps before had been done
 import os
 from collections.abc import Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from itertools import accumulate
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -21,6 +21,8 @@ from training.weights import PtEtaFlavourWeights
 
 POOL = 1 << 19
 """Jets of a stream that are shuffled together; two pools are in memory."""
+GATHERED = 1 << 15
+"""Jets that are gathered in one go from a sample on the device: for each small batch anew, caches would be cold."""
 BLOCK = 1 << 12
 """Jets that are read in one piece."""
 
@@ -40,7 +42,7 @@ Jets = tuple[Tensor, ...]
 
 
 class Resident:
-    """The whole sample on the device: one permutation per epoch, then slices of it.
+    """The whole sample on the device: one permutation per epoch, then slices of it, a few batches at a time.
 
     Args:
         stored: the jets
@@ -75,9 +77,11 @@ class Resident:
     def epoch(self, number: int, first: int = 0) -> Generator[Batch, None, None]:
         """Batches of an epoch, from step `first` on, which counts from 0."""
         order = torch.randperm(len(self), generator=_generator(self.seed, number, self.device), device=self.device)
-        for start in range(first * self.batch, len(self), self.batch):
-            places = order[start : start + self.batch]
-            yield _batch(x.index_select(0, places) for x in self.jets)
+        group = max(1, GATHERED // self.batch)
+        for begin in range(first // group * group, self.steps, group):
+            places = order[begin * self.batch : (begin + group) * self.batch]
+            batches = zip(*(x.index_select(0, places).split(self.batch) for x in self.jets), strict=True)
+            yield from map(_batch, islice(batches, max(0, first - begin), None))
 
 
 class Stream:

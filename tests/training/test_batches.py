@@ -83,6 +83,12 @@ def same(a: Batch, b: Batch) -> bool:
     return all(torch.equal(*pair) for pair in zip(*tensors, strict=True))
 
 
+@pytest.fixture(autouse=True)
+def few_gathered(monkeypatch):
+    """Samples as small as these would be gathered in one go."""
+    monkeypatch.setattr(training.batches, "GATHERED", 64)
+
+
 def source(stored: Stored, kind: str, **settings) -> Resident | Stream:
     settings = {"batch": 10, "seed": 1, "device": CPU, **settings}
     if kind == "resident":
