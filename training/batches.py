@@ -80,7 +80,7 @@ class Resident:
         group = max(1, GATHERED // self.batch)
         for begin in range(first // group * group, self.steps, group):
             places = order[begin * self.batch : (begin + group) * self.batch]
-            batches = zip(*(x.index_select(0, places).split(self.batch) for x in self.jets), strict=True)
+            batches = zip(*(torch.split(x.index_select(0, places), self.batch) for x in self.jets), strict=True)
             yield from map(_batch, islice(batches, max(0, first - begin), None))
 
 
