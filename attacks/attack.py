@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from attacks.budget import Budget, Interval
+from attacks.checks import refuse_bad_input
 from common.errors import AdvtagError
 from models.inputs import Inputs
 from models.tagger import Tagger
@@ -67,34 +68,6 @@ class Attack(ABC):
 
         The tagger is in evaluation mode and gradients are off: `input_gradient` switches them on for itself.
         """
-
-
-def refuse_bad_input(tagger: Tagger, inputs: Inputs, target: Tensor) -> None:
-    """Refuse what no attack can move.
-
-    Raises:
-        AdvtagError: see `Attack.__call__`
-    """
-    features = tagger.features
-    if inputs.values.shape[1] != len(features):
-        raise AdvtagError(
-            f"jets with {inputs.values.shape[1]} inputs, but card {features.name!r} of the tagger has {len(features)}"
-        )
-    if not len(inputs):
-        return
-    # one sum is quick, and is finite unless something is wrong or values are near the end of the floating range
-    if not torch.isfinite(inputs.values.sum()):
-        bad = (inputs.present & ~torch.isfinite(inputs.values)).sum(0)
-        if bad.any():
-            k = int(bad.argmax())
-            raise AdvtagError(
-                f"input {features.names[k]!r}: not finite although present in {int(bad[k])} of {len(inputs)} jets; "
-                "an entry without a value must be absent"
-            )
-    lowest, highest = (int(code) for code in target.aminmax())
-    if lowest < 0 or highest >= len(tagger.classes):
-        wrong = lowest if lowest < 0 else highest
-        raise AdvtagError(f"true class {wrong} among the jets, but the tagger has classes {', '.join(tagger.classes)}")
 
 
 @contextmanager

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from attacks.budget import Interval
+from attacks.checks import refuse_bad_gradient
 from attacks.objectives import Objective, cross_entropies
-from common.errors import AdvtagError
 from models.inputs import Inputs
 from models.tagger import Tagger
 
@@ -103,8 +103,7 @@ def _differentiate(
         (slope,) = torch.autograd.grad(losses.sum(), logits)
     gradient = back(slope)
     tagger.physical_gradient_(gradient, inputs.present)
-    if not torch.isfinite(gradient.sum()) and not torch.isfinite(gradient).all():
-        raise AdvtagError("the gradient of the loss is not finite: the tagger's weights or its widths are not usable")
+    refuse_bad_gradient(gradient)
     return gradient, losses.detach(), logits.detach()
 
 

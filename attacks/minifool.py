@@ -6,8 +6,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from attacks.attack import Attack, evaluation_mode, refuse_bad_input
+from attacks.attack import Attack, evaluation_mode
 from attacks.budget import Budget, Interval
+from attacks.checks import refuse_bad_input
 from attacks.gradient import input_gradient
 from attacks.success import FLAVOURS, WorkingPoint, flavour_of, is_right
 from common.errors import AdvtagError

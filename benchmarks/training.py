@@ -31,6 +31,7 @@ import yaml
 from torch.utils.data import DataLoader, TensorDataset
 
 from attacks.build import build_attack
+from attacks.checks import unchecked
 from configs.training import Training, recipes
 from models.features import load_features
 from models.inputs import Inputs
@@ -95,7 +96,8 @@ class Trainer:
 
     def train(self, batches: Iterable[Batch]) -> None:
         for step, batch in enumerate(batches):
-            self.scheme(self.tagger, batch, 1, step, self.update)
+            with unchecked():  # as the loop does
+                self.scheme(self.tagger, batch, 1, step, self.update)
 
 
 def microseconds(jets: int, rounds: int, **jobs: Callable[[], object]) -> dict[str, float]:

@@ -7,7 +7,8 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor
 
-from attacks.attack import Attack, refuse_bad_input
+from attacks.attack import Attack
+from attacks.checks import refuse_bad_input
 from attacks.fgsm import FGSM
 from attacks.objectives import Objective
 from attacks.pgd import PGD, random_start

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from attacks.build import build_attack, build_attacks
+from attacks.checks import unchecked
 from common.errors import AdvtagError
 from common.progress import progress_bar
 from common.provenance import provenance
@@ -130,7 +131,7 @@ def train(
         start = saved = time.monotonic()
         with closing(batches.epoch(progress.epoch, progress.step)) as jets:
             for batch in map(here.share, jets):
-                with torch.autocast(here.device.type, torch.bfloat16, enabled=settings.autocast):
+                with torch.autocast(here.device.type, torch.bfloat16, enabled=settings.autocast), unchecked():
                     loss = scheme(tagger, batch, progress.epoch, progress.step, update)
                 progress.add(loss, len(batch.target))
                 leaving = here.agree(stopping.wanted)

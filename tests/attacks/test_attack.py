@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
 from attacks import FGSM, Attack, Budget, GaussianNoise
-from attacks.attack import evaluation_mode, refuse_bad_input
+from attacks.attack import evaluation_mode
+from attacks.checks import refuse_bad_gradient, refuse_bad_input, unchecked
 from attacks.gradient import input_gradient, objective_of
 from attacks.objectives import cross_entropies, dlr, margins
 from common.errors import AdvtagError
@@ -272,6 +273,18 @@ def test_large_values_whose_sum_overflows_are_finite(make_tagger, make_jets) -> 
     large = inputs.moved(torch.full_like(inputs.values, 3e38))
     assert not torch.isfinite(large.values.sum())
     refuse_bad_input(tagger, large, target)
+
+
+def test_a_training_looks_at_nothing_until_its_end(make_tagger, make_jets) -> None:
+    tagger, (inputs, target) = make_tagger(), make_jets(5)
+    bad = inputs.moved(torch.full_like(inputs.values, torch.nan))
+    with unchecked():
+        refuse_bad_input(tagger, bad, target)
+        refuse_bad_gradient(bad.values)
+    with pytest.raises(AdvtagError, match="not finite although present"):
+        refuse_bad_input(tagger, bad, target)
+    with pytest.raises(AdvtagError, match="gradient of the loss is not finite"):
+        refuse_bad_gradient(bad.values)
 
 
 class Raises(Attack):
